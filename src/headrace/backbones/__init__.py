@@ -1,0 +1,1 @@
+"""Pretrained encoders: one file, one family."""

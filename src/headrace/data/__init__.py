@@ -1,0 +1,1 @@
+"""Reads labelled texts, splits them, and balances the training rows."""

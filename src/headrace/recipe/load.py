@@ -1,0 +1,338 @@
+"""From files, overrides and defaults to one Recipe; all faults at once, each with its line."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from headrace import plugins
+from headrace.errors import HeadraceError, RecipeError, suggestion, together
+from headrace.files import sha256_of
+from headrace.recipe.document import Document, close_to, parse_override, read_document, yaml_scalar
+from headrace.recipe.document import Path as KeyPath
+from headrace.recipe.schema import NOT_BUILT_YET, RecipeValues
+
+_FILE_KEYS = ("train", "valid", "test")
+_MEMORY = "memory:"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe: its values, and where each of them came from."""
+
+    values: RecipeValues
+    origins: Mapping[KeyPath, str]
+    name: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values as plain data."""
+        return self.values.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe, a comment with the origin behind each value; it runs again unchanged."""
+        lines = [f"# resolved from {self.name}"]
+        _emit(self.as_dict(), (), self.origins, lines)
+        return "\n".join(lines) + "\n"
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the values."""
+        return sha256_of(repr(sorted(flat(self.as_dict()).items(), key=lambda item: tuple(map(str, item[0])))))
+
+    def with_values(self, changes: Mapping[str, Any], *, origin: str) -> Recipe:
+        """Return a recipe with other values under dotted keys (`data.train`)."""
+        raw = self.as_dict()
+        origins = dict(self.origins)
+        for dotted, value in changes.items():
+            path = tuple(dotted.split("."))
+            _put(raw, path, value)
+            origins[path] = origin
+        return Recipe(RecipeValues.model_validate(raw), origins, self.name)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the names of the recipes in the package and each one's first comment line."""
+    found = {}
+    for entry in importlib.resources.files("headrace").joinpath("recipes").iterdir():
+        if entry.name.endswith(".yaml"):
+            found[entry.name.removesuffix(".yaml")] = entry.read_text("utf-8").splitlines()[0].lstrip("# ")
+    return dict(sorted(found.items()))
+
+
+def shipped_recipe(name: str) -> str:
+    """Return the text of a shipped recipe.
+
+    Raises:
+        RecipeError: There is none of this name.
+    """
+    known = shipped_recipes()
+    if name not in known:
+        raise RecipeError(f"there is no shipped recipe named {name!r}", where="base", next=suggestion(name, known))
+    return importlib.resources.files("headrace").joinpath("recipes", f"{name}.yaml").read_text("utf-8")
+
+
+def load_recipe(
+    source: Recipe | Mapping[str, Any] | str | Path, *, overrides: Iterable[str] = (), folder: Path | None = None
+) -> Recipe:
+    """Read a recipe and check it whole.
+
+    Args:
+        source: A file, the name of a shipped recipe, a mapping, or a Recipe.
+        overrides: `fit.epochs=5` and the like; they win over the file.
+        folder: Where relative data paths start; the recipe's own folder, or the current one for a mapping.
+
+    Raises:
+        RecipeError: All faults of the recipe together.
+    """
+    if isinstance(source, Recipe):
+        document = Document(source.name, source.as_dict(), {})
+        origins: dict[KeyPath, str] = dict(source.origins)
+    else:
+        document, folder = _document_of(source, folder)
+        origins = {path: document.place(path) for path in flat(document.values)}
+    raw, faults = _with_base(document, origins)
+    documents = {"recipe": document}
+    for text in overrides:
+        path, value = parse_override(text)
+        _put(raw, path, value)
+        origins = {known: origin for known, origin in origins.items() if known[: len(path)] != path}
+        origins[path] = "--set"
+        documents[".".join(map(str, path))] = Document("--set " + ".".join(map(str, path)), {}, {})
+    values = _validated(raw, document, origins, faults)
+    if faults or values is None:
+        raise together(RecipeError, faults, source=document.name)
+    recipe = Recipe(values, _complete(values, origins), document.name)
+    return _with_absolute_paths(recipe, (folder or Path.cwd()).absolute())
+
+
+def _document_of(source: Mapping[str, Any] | str | Path, folder: Path | None) -> tuple[Document, Path | None]:
+    if isinstance(source, Mapping):
+        return Document("the recipe given", deepcopy(dict(source)), {}), folder
+    path = Path(source)
+    if not path.is_file():
+        if isinstance(source, str) and source in shipped_recipes():
+            return read_document(shipped_recipe(source), name=f"{source}.yaml (shipped)"), folder
+        beside = [p.name for p in path.absolute().parent.glob("*.y*ml")] if path.absolute().parent.is_dir() else []
+        raise RecipeError(
+            f"there is no recipe file {str(path)!r}",
+            where=str(path.absolute().parent),
+            next=suggestion(path.name, [*beside, *shipped_recipes()]) + "; `headrace new DATA` writes one",
+        )
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe: {error}", where=str(path), next="save it as UTF-8") from error
+    return read_document(text, name=str(path)), folder or path.absolute().parent
+
+
+def _with_base(document: Document, origins: dict[KeyPath, str]) -> tuple[dict[str, Any], list[HeadraceError]]:
+    own = deepcopy(document.values)
+    name = own.pop("base", None)
+    origins.pop(("base",), None)
+    if name is None:
+        return own, []
+    try:
+        base = read_document(shipped_recipe(str(name)), name=f"base {name}")
+    except RecipeError as error:
+        error.where = document.place(("base",))
+        return own, [error]
+    if "base" in base.values:
+        return own, [
+            RecipeError(f"the recipe {name!r} has a base itself", where=base.place(("base",)), next="one level")
+        ]
+    merged = deepcopy(base.values)
+    for path in flat(merged):
+        origins.setdefault(path, base.place(path))
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "trainer":
+            merged[key] = {**merged[key], **value}
+        elif isinstance(value, dict) and isinstance(merged.get(key), str) and "name" not in value:
+            merged[key] = {"name": merged[key], **value}
+        else:
+            merged[key] = value
+    return merged, []
+
+
+def _validated(
+    raw: dict[str, Any], document: Document, origins: Mapping[KeyPath, str], faults: list[HeadraceError]
+) -> RecipeValues | None:
+    faults.extend(_fault(what, path, document, origins, next) for what, path, next in _content_faults(raw))
+    try:
+        return RecipeValues.model_validate(raw)
+    except ValidationError as error:
+        faults.extend(_faults(error, document, origins))
+    return None
+
+
+NOT_BUILT_NEXT = "remove the key; a later version has it"
+
+
+def _content_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, KeyPath, str]]:
+    """Yield (what, path, next) of faults that types cannot tell."""
+    sections = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
+    fit = sections.get("fit", {})
+    given = {("language_model",): raw.get("language_model"), ("decide",): raw.get("decide")}
+    given |= {("fit", "stages"): fit.get("stages"), ("baseline",): raw.get("baseline") or None}
+    for path, value in given.items():
+        if value is not None:
+            yield f"{'.'.join(path)} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT
+    task = str(raw.get("task", "single_label"))
+    if task == "language_model":
+        yield f"task: language_model is {NOT_BUILT_YET}", ("task",), "single_label and multi_label are there"
+    elif task not in plugins.names("task"):
+        yield f"there is no task named {task!r}", ("task",), suggestion(task, plugins.names("task"))
+    backbone = raw.get("backbone")
+    if (backbone.get("name") if isinstance(backbone, Mapping) else backbone) == "awd_lstm":
+        yield f"backbone: awd_lstm is {NOT_BUILT_YET}", ("backbone",), "name a hub id, a folder, or minilm"
+    if task == "single_label" and isinstance(sections.get("data", {}).get("label"), list):
+        yield (
+            "several label columns are for task: multi_label",
+            ("data", "label"),
+            "name one column, or change the task",
+        )
+    if task == "single_label" and fit.get("pos_weight") is not None:
+        yield "fit.pos_weight is for task: multi_label", ("fit", "pos_weight"), "use fit.class_weights"
+    if task == "multi_label" and fit.get("class_weights") is not None:
+        yield "fit.class_weights is for task: single_label", ("fit", "class_weights"), "use fit.pos_weight"
+
+
+def _fault(what: str, path: KeyPath, document: Document, origins: Mapping[KeyPath, str], next: str) -> RecipeError:
+    return RecipeError(what, where=_place(path, document, origins), next=next)
+
+
+def _place(path: KeyPath, document: Document, origins: Mapping[KeyPath, str]) -> str:
+    dotted = ".".join(map(str, path))
+    for end in range(len(path), 0, -1):
+        if path[:end] in origins:
+            origin = origins[path[:end]]
+            return origin if origin != "--set" else f"--set {dotted}"
+    inside = [origin for known, origin in origins.items() if known[: len(path)] == path]
+    if inside and not document.places:
+        return inside[0]
+    return document.place(path) if document.places else f"{document.name}: {dotted}"
+
+
+def _faults(error: ValidationError, document: Document, origins: Mapping[KeyPath, str]) -> list[HeadraceError]:
+    faults: list[HeadraceError] = []
+    seen: set[KeyPath] = set()
+    for item in error.errors():
+        path = _known_part(item["loc"])
+        if path in seen:  # each branch of a union complains; one line is enough
+            continue
+        seen.add(path)
+        dotted = ".".join(map(str, path))
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(path[:-1])
+            what, next_step = f"there is no key {dotted!r}", close_to(str(path[-1]), known)
+        else:
+            shown = yaml_scalar(item["input"]) if not isinstance(item["input"], dict) else "a mapping"
+            message = item["msg"].removeprefix("Value error, ")
+            what = f"{dotted}: {shown} will not do: {message[0].lower()}{message[1:]}" if dotted else message
+            next_step = _help(path)
+        faults.append(_fault(what, path, document, origins, next_step))
+    return faults
+
+
+def _known_part(loc: tuple[str | int, ...]) -> KeyPath:
+    """Drop the names of union branches that pydantic puts into a location."""
+    path: list[str | int] = []
+    model: Any = RecipeValues
+    for part in loc:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:
+            break
+        path.append(part)
+        model = _model_in(fields[part].annotation) if part in fields else None
+    return tuple(path)
+
+
+def _model_in(annotation: Any) -> Any:
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _keys_at(path: KeyPath) -> list[str]:
+    model: Any = RecipeValues
+    for part in path:
+        model = _model_in(model.model_fields[part].annotation)
+    return [*model.model_fields, *(["base"] if not path else [])]
+
+
+def _help(path: KeyPath) -> str:
+    model: Any = RecipeValues
+    description = None
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            break
+        description = field.description or description
+        model = _model_in(field.annotation)
+    return f"{'.'.join(map(str, path))}: {description}" if description else "see docs/recipes.md"
+
+
+def flat(values: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, Any]:
+    """Return the leaves of nested mappings by their paths; an empty mapping is a leaf."""
+    found: dict[KeyPath, Any] = {}
+    for key, value in values.items():
+        path = (*above, key)
+        if isinstance(value, Mapping) and value:
+            found.update(flat(value, path))
+        else:
+            found[path] = value
+    return found
+
+
+def _put(raw: dict[str, Any], path: KeyPath, value: Any) -> None:
+    for part in path[:-1]:
+        inner = raw.get(str(part))
+        if isinstance(inner, str):  # `backbone: minilm` and then --set backbone.dropout=0
+            inner = {"name": inner}
+        inner = dict(inner) if isinstance(inner, dict) else {}
+        raw[str(part)] = inner
+        raw = inner
+    raw[str(path[-1])] = value
+
+
+def _complete(values: RecipeValues, origins: Mapping[KeyPath, str]) -> dict[KeyPath, str]:
+    complete = {}
+    for path in flat(values.model_dump(mode="json")):
+        above = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in origins), None)
+        complete[path] = origins[above] if above else "default"
+    return complete
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    data = recipe.values.data
+    if data.url:  # paths inside the archive
+        return recipe
+    changes = {}
+    for key in _FILE_KEYS:
+        value = getattr(data, key)
+        if value and not value.startswith(("hub:", _MEMORY)) and not (key == "valid" and data.valid_share):
+            changes[f"data.{key}"] = str((folder / Path(value).expanduser()).resolve())
+    backbone = recipe.values.backbone.name
+    if (folder / backbone).is_dir() and "/" in backbone:
+        changes["backbone.name"] = str((folder / backbone).resolve())
+    raw = recipe.as_dict()
+    for dotted, value in changes.items():
+        _put(raw, tuple(dotted.split(".")), value)
+    return Recipe(RecipeValues.model_validate(raw), recipe.origins, recipe.name)
+
+
+def _emit(values: Mapping[str, Any], above: KeyPath, origins: Mapping[KeyPath, str], lines: list[str]) -> None:
+    indent = "  " * len(above)
+    for key, value in values.items():
+        path = (*above, key)
+        if isinstance(value, dict) and value and len(path) < 2:
+            lines.append(f"{indent}{key}:")
+            _emit(value, path, origins, lines)
+        else:
+            origin = origins.get(path) or next(
+                (o for known, o in origins.items() if known[: len(path)] == path), "default"
+            )
+            lines.append(f"{indent}{key}: {yaml_scalar(value)}  # {origin}")

@@ -1,0 +1,189 @@
+"""The recipe's keys, their types, defaults and limits. The descriptions are the help texts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+NOT_BUILT_YET = "not built yet"
+
+
+class Closed(BaseModel):
+    """A mapping that takes its own keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+def _as_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_as_number), Field(ge=1)]
+Rate = Annotated[float, BeforeValidator(_as_number)]
+
+
+class Downsample(Closed):
+    """Fewer training rows of one kind."""
+
+    rows: str = Field(description="`no_label`, or a label's name")
+    to: Count | Literal["labelled"] = Field(description="rows kept, or `labelled`: as many as have a label")
+
+
+class DataSettings(Closed):
+    """Where the texts are, and what of them is read."""
+
+    train: str | None = Field(None, description="file, folder per label, or hub:owner/name")
+    valid: str = Field("10%", description="a share of train such as 10%, or a file")
+    test: str | None = Field(None, description="file; evaluated once, after training")
+    url: str | None = Field(None, description="archive that holds the files")
+    sha256: str | None = Field(None, description="of the archive")
+    text: str | list[str] = Field("text", description="the text's column, or two for pairs")
+    label: str | list[str] = Field("label", description="the label's column, or several 0/1 columns")
+    labels: list[str] | None = Field(None, description="names and order of the labels")
+    labels_separator: str | None = Field(None, min_length=1, description="between the names in one multi-label column")
+    max_length: Count = Field(256, description="tokens kept of a text, special tokens included")
+    truncate: Literal["head", "tail", "head_tail"] = Field("head", description="which end of a long text is kept")
+    limit: Count | None = Field(None, description="use this many rows of train, validation included")
+    downsample: Downsample | None = Field(None, description="fewer training rows of one kind")
+    on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or leave out and list in bad_rows.jsonl")
+    allow: list[str] = Field(default_factory=list, description="findings (by code) that are known and fine")
+    encoding: str | None = Field(None, description="of text files, when it is not UTF-8")
+
+    @field_validator("valid")
+    @classmethod
+    def _share(cls, value: str) -> str:
+        if value.endswith("%"):
+            number = value[:-1].strip()
+            if not re.fullmatch(r"\d+(\.\d+)?", number) or not 0 < float(number) < 100:
+                raise ValueError("a share lies between 0% and 100%, such as 10%")
+        return value
+
+    @field_validator("text")
+    @classmethod
+    def _one_or_two(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and len(value) != 2:
+            raise ValueError("text is one column, or a list of two for sentence pairs")
+        return value
+
+    @field_validator("label")
+    @classmethod
+    def _some(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and not value:
+            raise ValueError("a list of label columns needs at least one name")
+        return value
+
+    @model_validator(mode="after")
+    def _hash(self) -> DataSettings:
+        if self.url and not self.sha256:
+            raise ValueError("url needs sha256 beside it: the archive's hash, so that nothing else is read")
+        return self
+
+    @property
+    def valid_share(self) -> float | None:
+        """The share of train in (0, 1), or None when `valid` is a file."""
+        return float(self.valid[:-1]) / 100 if self.valid.endswith("%") else None
+
+
+class BackboneSettings(Closed):
+    """The pretrained encoder."""
+
+    name: str = Field("minilm", description="hub id, folder, or minilm")
+    weights: Literal["pretrained", "none"] = Field(
+        "pretrained", description="none: random weights of that architecture"
+    )
+    revision: str | None = Field(None, description="commit of the hub repository")
+    dropout: float | None = Field(None, ge=0, lt=1, description="instead of the model's own rates")
+
+
+class HeadSettings(Closed):
+    """What stands on the encoder."""
+
+    name: Literal["linear", "native", "svm", "logistic"] = Field("linear", description="kind of head")
+    pool: Literal["cls", "pooler", "mean", "max"] = Field("cls", description="from token vectors to one")
+    hidden: int = Field(0, ge=0, le=65536, description="width of a hidden layer; 0 for none")
+    dropout: float = Field(0.1, ge=0, lt=1, description="before the last layer")
+
+
+class EarlyStopping(Closed):
+    """Stop when the monitored figure has not improved for some epochs."""
+
+    patience: Count = Field(description="epochs without improvement")
+    min_delta: float = Field(0.0, ge=0, description="the least that counts as improvement")
+    monitor: str | None = Field(None, description="figure of validation; fit.monitor if not given")
+
+
+class FitSettings(Closed):
+    """How the classifier is trained."""
+
+    epochs: Count = Field(3, description="passes over the training rows")
+    batch_size: Count = Field(32, description="texts per optimizer step, all devices together")
+    micro_batch: Count | Literal["auto"] = Field("auto", description="texts in memory at a time; same result")
+    learning_rate: Rate = Field(2e-5, gt=0, description="peak, of the top group")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate for each group further down")
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="no decay on norms and biases")
+    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["linear", "one_cycle", "cosine", "constant"] = Field("linear")
+    warmup: float | int | str = Field(0.1, description="share (0.1), steps (500) or '0.33 epochs'")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["balanced"] | dict[str, float] | None = Field(None, description="single label")
+    pos_weight: Literal["balanced"] | dict[str, float] | None = Field(None, description="multi-label")
+    sampler: Literal["random", "length_buckets", "balanced"] = Field("random", description="which rows make a batch")
+    gradient_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
+    accumulate: Count = Field(1, description="least number of micro-batches of a step")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the machine has it"
+    )
+    early_stopping: EarlyStopping | None = Field(None, description="patience in epochs, or a mapping")
+    monitor: str = Field("auto", description="picks the best checkpoint: a figure of validation")
+    checkpoint_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints inside an epoch")
+    stages: Any = Field(None, description=NOT_BUILT_YET)
+
+    @field_validator("early_stopping", mode="before")
+    @classmethod
+    def _patience(cls, value: Any) -> Any:
+        return {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("layer_decay", mode="before")
+    @classmethod
+    def _reciprocal(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 1:
+            raise ValueError(f"a decay lies in (0, 1]; for a factor of {value:g} between groups write {1 / value:.4g}")
+        return value
+
+    @field_validator("warmup")
+    @classmethod
+    def _warmup(cls, value: float | int | str) -> float | int | str:
+        if isinstance(value, str):
+            if not re.fullmatch(r"\d*\.?\d+\s*epochs?", value.strip()):
+                raise ValueError("warmup is a share (0.1), a number of steps (500) or '0.33 epochs'")
+        elif isinstance(value, bool) or value < 0 or (value > 1 and value != int(value)):
+            raise ValueError("warmup is a share (0.1), a number of steps (500) or '0.33 epochs'")
+        return value
+
+
+class RecipeValues(Closed):
+    """All keys of a recipe."""
+
+    task: str = Field("single_label", description="single_label or multi_label")
+    data: DataSettings = Field(default_factory=DataSettings)
+    backbone: BackboneSettings = Field(default_factory=BackboneSettings)
+    head: HeadSettings = Field(default_factory=HeadSettings)
+    fit: FitSettings = Field(default_factory=FitSettings)
+    language_model: Any = Field(None, description=NOT_BUILT_YET)
+    decide: Any = Field(None, description=NOT_BUILT_YET)
+    baseline: Any = Field(False, description=f"false; anything else is {NOT_BUILT_YET}")
+    logger: str | list[str] = Field(
+        "tensorboard", description="tensorboard, csv, none, or another of Lightning's by name"
+    )
+    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(None)
+    trainer: dict[str, Any] = Field(default_factory=dict, description="any argument of lightning.Trainer")
+    seed: Annotated[int, BeforeValidator(_as_number)] = Field(13, ge=0, lt=2**63)
+
+    @field_validator("backbone", "head", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""What is learned from a text: one file, one task."""

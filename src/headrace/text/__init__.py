@@ -1,0 +1,1 @@
+"""Turns texts into stored tokens, and stored tokens into batches."""

@@ -54,6 +54,28 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the target folder for a writer that wants a name; see `atomic_file`.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written; what stood there before is intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_error(path: Path, error: OSError) -> RunError:
     """Return the clear error for a failed write of `path`."""
     free = shutil.disk_usage(existing_parent(path)).free

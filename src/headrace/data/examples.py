@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from headrace.data.mapped import MappedTable
 from headrace.errors import DataError, suggestion
 
 TEXT = "text"
@@ -25,10 +27,14 @@ class Examples:
     Attributes:
         table: Columns `text` (string), `pair` (string; sentence pairs only), `label` (string, or list of strings for
             multi-label; absent in unlabelled data), `row` (int64, the physical line on which the record begins, or the
-            row's number from 1 in Parquet and in memory), `file` (string; only a folder per label has it).
+            row's number from 1 in Parquet and in memory), `file` (string; only a folder per label has it: the path inside that folder).
         rows: Positions in the table, int64, in this view's order.
         source: What a message calls it: the file, folder or hub id.
-        fingerprint: sha256 over the content of the whole table (not of this choice of rows).
+        fingerprint: sha256 over the texts and labels of the whole table (not of this choice of rows).
+        bad_rows: Rows that were left out, at most 10,000 of them.
+        n_bad_rows: How many were left out.
+        n_replaced: How many control characters and lone surrogates were replaced in texts and labels.
+        mapped: The file behind the table, where there is one.
     """
 
     table: pa.Table
@@ -36,6 +42,9 @@ class Examples:
     source: str
     fingerprint: str
     bad_rows: tuple[BadRow, ...] = field(default=())
+    n_bad_rows: int = 0
+    n_replaced: int = 0
+    mapped: MappedTable | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,18 +68,17 @@ class Examples:
         """Return the view of these positions (of this view, not of the table), in their order."""
         return replace(self, rows=self.rows[np.asarray(positions, dtype=np.int64)])
 
-    def column(self, name: str, start: int = 0, stop: int | None = None) -> list:
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> list[Any]:
         """Return a column's values of view rows [start, stop) as Python objects."""
-        chosen = self.rows[start:stop]
-        return self.table.column(name).take(pa.array(chosen)).to_pylist()
+        return _values(self.table.column(name), self.rows[start:stop], self.mapped)
 
     def texts(self, start: int = 0, stop: int | None = None) -> list[str] | list[tuple[str, str]]:
         """Return the texts of view rows [start, stop): strings, or (text, pair) tuples."""
         first = self.column(TEXT, start, stop)
         return list(zip(first, self.column(PAIR, start, stop), strict=True)) if self.is_pair else first
 
-    def labels(self, start: int = 0, stop: int | None = None) -> list:
-        """Return the labels of view rows [start, stop): strings, or lists of strings."""
+    def labels(self, start: int = 0, stop: int | None = None) -> list[Any]:
+        """Return the labels of view rows [start, stop): strings, or lists of strings; None where there is none."""
         return self.column(LABEL, start, stop)
 
     def batches(self, size: int = 8192) -> Iterator[tuple[int, int]]:
@@ -82,7 +90,7 @@ class Examples:
         """Return `file:row` of one view row, for messages."""
         row = self.column(ROW, position, position + 1)[0]
         if FILE in self.table.column_names:
-            return f"{self.column(FILE, position, position + 1)[0]}:{row}"
+            return f"{self.source}/{self.column(FILE, position, position + 1)[0]}:{row}"
         return f"{self.source}:{row}"
 
     def content_key(self) -> str:
@@ -90,6 +98,55 @@ class Examples:
         digest = hashlib.sha256(self.fingerprint.encode())
         digest.update(np.ascontiguousarray(self.rows).tobytes())
         return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.mapped is None:
+            return dict(self.__dict__)
+        # Another process maps the file anew rather than get a copy of its content.
+        return {**self.__dict__, "table": self.table.column_names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mapped = state["mapped"]
+        if mapped is not None:
+            state["table"] = mapped.table.select(state["table"])
+        self.__dict__.update(state)
+
+
+def _values(column: pa.ChunkedArray, rows: np.ndarray, mapped: MappedTable | None) -> list[Any]:
+    """Return the values at these positions, each piece of the column touched once and its pages released after.
+
+    ChunkedArray.take joins all pieces first, which copies the column (and fails above 2 GB of text).
+    """
+    n_rows = len(rows)
+    if not n_rows:
+        return []
+    first = int(rows[0])
+    if int(rows[-1]) - first == n_rows - 1 and bool((np.diff(rows) == 1).all()):
+        return _objects(column.slice(first, n_rows).chunks, mapped)
+    ends = np.cumsum([len(chunk) for chunk in column.chunks])
+    chunk_of = np.searchsorted(ends, rows, side="right")
+    order = np.argsort(chunk_of, kind="stable")
+    borders = np.flatnonzero(np.diff(chunk_of[order])) + 1
+    found: list[Any] = [None] * n_rows
+    for positions in np.split(order, borders):
+        number = int(chunk_of[positions[0]])
+        chunk = column.chunk(number)
+        local = rows[positions] - (int(ends[number]) - len(chunk))
+        for position, value in zip(positions.tolist(), _objects([chunk.take(pa.array(local))], mapped), strict=True):
+            found[position] = value
+    return found
+
+
+def _objects(chunks: Sequence[pa.Array], mapped: MappedTable | None) -> list[Any]:
+    found: list[Any] = []
+    for chunk in chunks:
+        if pa.types.is_list(chunk.type):
+            found += chunk.to_pylist()
+        else:  # several times faster than to_pylist for strings; None stays None
+            found += chunk.to_numpy(zero_copy_only=False).tolist()
+        if mapped is not None:
+            mapped.release()
+    return found
 
 
 @dataclass(frozen=True)
@@ -120,7 +177,7 @@ class LabelSet:
             return self.names.index(name)
         except ValueError:
             raise DataError(
-                f"the label {name!r} does not occur in the training data", where=where, next=suggestion(name, self.names)
+                f"the label {name!r} does not occur in the training data",
+                where=where,
+                next=suggestion(name, self.names),
             ) from None
-
-

@@ -1,11 +1,18 @@
-"""Which rows make which step, and how a step's rows become tensors. The order of rows is arithmetic, never state."""
+"""How a step's rows become tensors, and how many rows go together. Which rows make which step is in `plan`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from headrace.errors import RecipeError
+from headrace.text.plan import Plan, order
+
+__all__ = ["Batch", "Plan", "Tokens", "batches_by_length", "collate", "micro_batches", "order"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +44,113 @@ class Batch:
 
         moved = {name: move(getattr(self, name)) for name in self.__dataclass_fields__}
         return replace(self, **moved)  # type: ignore[arg-type]
+
+
+class Tokens(Protocol):
+    """What `collate` needs of a token store: the lengths of all rows, and the tokens of one."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[rows] int32, tokens of each row."""
+
+    def ids(self, row: int) -> np.ndarray:
+        """Return the tokens of one row."""
+
+    def first_length(self, row: int) -> int:
+        """Return how many tokens of one row belong to segment 0."""
+
+
+def collate(
+    store: Tokens,
+    rows: np.ndarray,
+    targets: np.ndarray | None,
+    *,
+    pad_id: int,
+    uses_token_types: bool,
+    multiple_of: int = 1,
+) -> Batch:
+    """Return the batch of these rows, padded at the right to the longest of them.
+
+    Args:
+        store: Tokens of the whole data set.
+        rows: [texts] int64, positions in the store; none give a batch of no texts.
+        targets: [rows] int64 or [rows, labels] float32 of the whole data set, or None when predicting.
+        pad_id: What stands where a text has ended.
+        uses_token_types: Whether the family wants `token_type_ids`: 0 up to the first text's end, then 1.
+        multiple_of: The number of tokens is rounded up to a multiple of it (8 suits tensor cores).
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    lengths = store.lengths[rows]
+    longest = int(lengths.max()) if len(rows) else 0
+    width = -(-longest // multiple_of) * multiple_of
+    input_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    for line, row, length in zip(input_ids, rows.tolist(), lengths.tolist(), strict=True):
+        line[:length] = store.ids(row)
+    columns = np.arange(width)
+    real = columns < lengths[:, None]
+    token_types: Tensor | None = None
+    if uses_token_types:
+        first = np.array([store.first_length(row) for row in rows.tolist()], dtype=np.int64)
+        token_types = torch.from_numpy((real & (columns >= first[:, None])).astype(np.int64))
+    return Batch(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(real.astype(np.int64)),
+        token_type_ids=token_types,
+        rows=torch.from_numpy(rows.copy()),
+        targets=None if targets is None else torch.from_numpy(targets[rows]),
+    )
+
+
+def micro_batches(lengths: np.ndarray, *, max_texts: int, max_padding_share: float) -> list[np.ndarray]:
+    """Cut one batch into smaller ones of texts that are about equally long, the longest first.
+
+    Args:
+        lengths: [texts] tokens of each text of the batch.
+        max_texts: At most so many texts each, from 1.
+        max_padding_share: At most this share of each one's tokens is padding, in [0, 1).
+
+    Returns:
+        Positions in `lengths`, each exactly once.
+    """
+    _at_least_one("max_texts", max_texts)
+    # Longest first: what runs out of memory does so at the first micro-batch.
+    by_length = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    sorted_lengths = np.asarray(lengths)[by_length].tolist()
+    cuts: list[int] = []
+    start = total = 0
+    for index, length in enumerate(sorted_lengths):
+        n_texts = index - start + 1
+        padded = n_texts * sorted_lengths[start]
+        if n_texts > 1 and (n_texts > max_texts or padded - total - length > max_padding_share * padded):
+            cuts.append(index)
+            start, total = index, 0
+        total += length
+    return np.split(by_length, cuts) if len(by_length) else []
+
+
+def batches_by_length(lengths: np.ndarray, max_tokens: int, max_texts: int) -> list[np.ndarray]:
+    """Cut a data set into batches for prediction: longest texts first, so that padding stays small.
+
+    Args:
+        lengths: [rows] tokens of each row.
+        max_tokens: At most so many tokens a batch, padding included; a text that is longer goes alone.
+        max_texts: At most so many texts a batch, from 1.
+
+    Returns:
+        Rows, each exactly once.
+    """
+    _at_least_one("max_texts", max_texts)
+    by_length = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    found: list[np.ndarray] = []
+    start = 0
+    while start < len(by_length):
+        longest = max(1, int(lengths[by_length[start]]))
+        stop = start + min(max_texts, max(1, max_tokens // longest))
+        found.append(by_length[start:stop])
+        start = stop
+    return found
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise RecipeError(f"{name} must be at least 1, not {value}", where=name, next=f"set {name} to 1 or more")

@@ -1,0 +1,61 @@
+"""What every backbone offers: hidden states, groups of layers from bottom to top, and a config to build it anew."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from headrace.text.batch import Batch
+
+ParameterGroups = list[tuple[str, list[nn.Parameter]]]
+
+
+class Backbone(nn.Module, ABC):
+    """A text encoder. It inherits from `nn.Module` because torch demands it.
+
+    Attributes:
+        family: The architecture's name, e.g. `bert`.
+        width: Size of a hidden state.
+        max_tokens: Longest text in tokens, special ones included, or None where the family has no limit.
+    """
+
+    family: str
+    width: int
+    max_tokens: int | None = None
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the last hidden states, [texts, tokens, width]; those of padding have no meaning."""
+
+    @abstractmethod
+    def groups(self) -> ParameterGroups:
+        """Return (name, parameters) from bottom to top; each parameter stands in exactly one group."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return what `build` of the same file needs, as JSON; its `backbone` is that file's name."""
+
+    def pooled(self, batch: Batch, hidden: Tensor) -> Tensor | None:
+        """Return the output of the family's own pooler, [texts, width], or None where it was not built.
+
+        Args:
+            batch: The batch that `hidden` comes from.
+            hidden: The last hidden states, [texts, tokens, width].
+        """
+        return None
+
+
+class NativeBackbone(Backbone):
+    """A backbone that brings its family's own classification head, as transformers defines it."""
+
+    label_names: tuple[str, ...]
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits of the family's own head, [texts, labels]."""
+
+    @abstractmethod
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that `groups` leaves out: those of the family's own head."""

@@ -1,0 +1,103 @@
+"""Which columns of a source hold the texts and the labels, and whether the source has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from headrace.errors import DataError, nearest
+
+_MAX_NAMES_SHOWN = 20
+_DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are read.
+
+    Attributes:
+        text: One name, or two for pairs.
+        label: No name for unlabelled data, one, or several 0/1 columns (multi-label; the names are the labels).
+        separator: Between the names in one multi-label column of joined names.
+        multi_label: Whether one column holds a list of names.
+        labels: Names and order of the labels; of a folder per label only these folders are read.
+    """
+
+    text: tuple[str, ...]
+    label: tuple[str, ...] = ()
+    separator: str | None = None
+    multi_label: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The texts' and the labels' columns, in the order in which a record's values come."""
+        return self.text + self.label
+
+    @property
+    def has_label_lists(self) -> bool:
+        """Whether a row's label is a list of names."""
+        return self.multi_label or self.separator is not None or len(self.label) > 1
+
+
+def present(
+    found: Sequence[str], columns: Columns, *, where: str, label_required: bool, delimiter: str | None = None
+) -> Columns:
+    """Return the columns that can be read: all, or the texts alone where labels are absent and not required.
+
+    Args:
+        found: The source's column names.
+        columns: What is asked for.
+        where: The place that a message names, such as `file:1` for a header.
+        label_required: Whether missing label columns are a fault.
+        delimiter: The character between columns, in a file that has one.
+
+    Raises:
+        DataError: A name occurs twice, or a column is missing; offers the nearest name, or the delimiter that fits.
+    """
+    twice = [name for name, count in Counter(found).items() if count > 1 and name]
+    if twice:
+        raise DataError(
+            f"the column name {twice[0]!r} occurs {found.count(twice[0])} times",
+            where=where,
+            next="rename the columns so that each name occurs once",
+        )
+    wanted = columns
+    if not label_required and not set(columns.label) & set(found):
+        wanted = replace(columns, label=())
+    missing = [name for name in wanted.names if name not in found]
+    if missing:
+        raise DataError(
+            f"found columns {_listed(found)}, expected {_listed(wanted.names)}",
+            where=where,
+            next=_advice(found, wanted.names, missing, delimiter),
+        )
+    return wanted
+
+
+def _advice(found: Sequence[str], expected: Sequence[str], missing: Sequence[str], delimiter: str | None) -> str:
+    if delimiter is not None and len(found) == 1:
+        other = _other_delimiter(found[0], delimiter)
+        if other:
+            mend = "rename the file to .tsv" if other == "\t" else "rename the file to .csv" if other == "," else None
+            return f"the columns look separated by {_DELIMITER_NAMES[other]}: " + (
+                mend or "save the file with commas (.csv) or tabs (.tsv)"
+            )
+    close = [(name, nearest(name, found)) for name in missing]
+    if any(near for _, near in close):
+        return "; ".join(f"for {name!r}, did you mean {near!r}?" for name, near in close if near)
+    if delimiter is not None and len(missing) == len(expected):
+        return "the first line must hold the columns' names: add them, or name the columns in data.text and data.label"
+    return "name the columns in data.text and data.label as the source names them"
+
+
+def _other_delimiter(header: str, delimiter: str) -> str | None:
+    counts = {other: header.count(other) for other in _DELIMITER_NAMES if other != delimiter}
+    best = max(counts, key=lambda other: counts[other])
+    return best if counts[best] else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_MAX_NAMES_SHOWN])
+    return shown if len(names) <= _MAX_NAMES_SHOWN else f"{shown} and {len(names) - _MAX_NAMES_SHOWN} more"

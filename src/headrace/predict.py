@@ -1,0 +1,313 @@
+"""Scores texts in input order, many at a time, and turns scores into answers; no Lightning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headrace import plugins
+from headrace.errors import RecipeError, suggestion
+from headrace.model import Classifier
+from headrace.text.batch import Batch, Tokens, batches_by_length, collate
+from headrace.text.store import TokenStore
+from headrace.text.subwords import Encoded
+
+PRECISIONS = ("fp32", "bf16")
+MAX_TOKENS = 8192
+MAX_TEXTS = 256
+#: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
+POOLS = ("mean", "cls", "max", "pooler")
+
+EMPTY = "empty"
+UNKNOWN = "unknown"
+CUT = "cut"
+SURROGATE = "surrogate"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Compute(TypedDict, total=False):
+    """How a pass over texts is computed.
+
+    Attributes:
+        device: Where; the classifier is moved there and stays. By default where its weights are.
+        precision: `fp32`, or `bf16` (autocast; scores move by about 1e-2).
+        max_tokens: Tokens of a batch, padding included; 8,192 by default. A longer text goes alone.
+        progress: Called with the texts that are done and all texts, after each batch.
+    """
+
+    device: str | torch.device
+    precision: str
+    max_tokens: int
+    progress: Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        scores: Probability of each label, by name.
+        label: The label; None in multi-label.
+        index: Its position in the label set; None in multi-label.
+        labels: The labels of a multi-label text, () for a clean one; always () in single-label.
+        indices: Their positions.
+        flags: What to know about the text: `empty` (nothing but white space, in a pair on either side), `unknown` (the
+            tokenizer knows none of it), `cut` (it is longer than `max_length`), `surrogate` (it holds half a character).
+    """
+
+    scores: dict[str, float]
+    label: str | None = None
+    index: int | None = None
+    labels: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+    flags: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON shows it: `label` and `index`, or `labels` and `indices`; then `scores` and `flags`."""
+        if self.label is None:
+            answer: dict[str, Any] = {"labels": list(self.labels), "indices": list(self.indices)}
+        else:
+            answer = {"label": self.label, "index": self.index}
+        return {**answer, "scores": dict(self.scores), "flags": list(self.flags)}
+
+
+def score(
+    classifier: Classifier,
+    texts: Tokens | Sequence[Encoded],
+    *,
+    pad_id: int,
+    uses_token_types: bool,
+    **compute: Unpack[Compute],
+) -> np.ndarray:
+    """Return the logits of all texts, [texts, labels] float32, in input order.
+
+    Texts of like length share a batch. What else is in the batch moves a logit by at most about 1e-6.
+
+    Args:
+        classifier: Put into evaluation mode for the pass, and back afterwards.
+        texts: A token store, or encoded texts; none give an array of no rows.
+        pad_id: The tokenizer's padding id.
+        uses_token_types: Whether the family wants segments.
+        **compute: See `Compute`.
+
+    Raises:
+        RecipeError: There is no such precision.
+    """
+    tokens = {"pad_id": pad_id, "uses_token_types": uses_token_types}
+    found = np.empty((_count(texts), len(classifier.labels)), dtype=np.float32)
+    for batch, logits in _passes(classifier, _as_tokens(texts), tokens, classifier.forward, compute):
+        found[batch.rows.cpu().numpy()] = logits.float().cpu().numpy()
+    return found
+
+
+def embed(
+    classifier: Classifier,
+    texts: Tokens | Sequence[Encoded],
+    *,
+    pad_id: int,
+    uses_token_types: bool,
+    pool: str = "mean",
+    **compute: Unpack[Compute],
+) -> np.ndarray:
+    """Return one vector of the last hidden layer a text, [texts, width] float32, in input order.
+
+    Args:
+        classifier: Its head takes no part.
+        texts: A token store, or encoded texts.
+        pad_id: The tokenizer's padding id.
+        uses_token_types: Whether the family wants segments.
+        pool: `mean`, `cls`, `max`, or `pooler` where the backbone has one.
+        **compute: See `Compute`.
+
+    Raises:
+        RecipeError: There is no such pooling or precision.
+        ModelError: `pooler` is asked for and the backbone was built without it.
+    """
+    if pool not in POOLS:
+        raise RecipeError(f"there is no pooling {pool!r}", where="pool", next=suggestion(pool, POOLS))
+    tokens = {"pad_id": pad_id, "uses_token_types": uses_token_types}
+    found = np.empty((_count(texts), classifier.backbone.width), dtype=np.float32)
+    for batch, vectors in _passes(
+        classifier, _as_tokens(texts), tokens, lambda batch: classifier.embed(batch, pool), compute
+    ):
+        found[batch.rows.cpu().numpy()] = vectors.float().cpu().numpy()
+    return found
+
+
+def token_vectors(
+    classifier: Classifier,
+    texts: Tokens | Sequence[Encoded],
+    *,
+    pad_id: int,
+    uses_token_types: bool,
+    **compute: Unpack[Compute],
+) -> list[np.ndarray]:
+    """Return the last hidden state of each token, for each text [its tokens, width] float32, in input order.
+
+    The arguments and errors are those of `score`. Special tokens have their vectors too, padding has none.
+    """
+    tokens = {"pad_id": pad_id, "uses_token_types": uses_token_types}
+    found: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * _count(texts)
+    for batch, hidden in _passes(classifier, _as_tokens(texts), tokens, classifier.hidden, compute):
+        lengths = batch.attention_mask.sum(dim=1).tolist()
+        vectors = hidden.float().cpu().numpy()
+        for row, length, of_text in zip(batch.rows.tolist(), lengths, vectors, strict=True):
+            found[row] = of_text[:length].copy()
+    return found
+
+
+def answers(
+    scores: np.ndarray,
+    labels: Sequence[str],
+    *,
+    task: str,
+    threshold: float | Mapping[str, float] | None = None,
+    flags: Sequence[tuple[str, ...]] | None = None,
+) -> list[Prediction]:
+    """Return the Prediction of each row of scores.
+
+    Args:
+        scores: [texts, labels] probabilities.
+        labels: The names of the columns.
+        task: The task's name.
+        threshold: One number, or numbers by label name (0.5 for labels that are left out); None for the task's own rule.
+        flags: Of each text.
+
+    Raises:
+        RecipeError: A threshold is not in [0, 1], names an unknown label, or does not suit the task.
+    """
+    module = plugins.find("task", task)
+    is_multi_label = bool(module.MULTI_LABEL)
+    limits = thresholds(threshold, labels, multi_label=is_multi_label)
+    names = tuple(labels)
+    found = []
+    decided = module.decode(scores, threshold=limits) if len(scores) else []
+    for position, (row, answer) in enumerate(zip(scores.tolist(), decided, strict=True)):
+        by_name = dict(zip(names, row, strict=True))
+        marks = flags[position] if flags is not None else ()
+        if is_multi_label:
+            chosen = tuple(names[index] for index in answer)
+            found.append(Prediction(by_name, labels=chosen, indices=tuple(answer), flags=marks))
+        else:
+            found.append(Prediction(by_name, label=names[answer], index=answer, flags=marks))
+    return found
+
+
+def thresholds(
+    threshold: float | Mapping[str, float] | None, labels: Sequence[str], *, multi_label: bool
+) -> float | np.ndarray | None:
+    """Return what a task's `decode` takes: None, one number, or [labels] float64.
+
+    Raises:
+        RecipeError: A threshold is not a number in [0, 1], or names an unknown label.
+    """
+    if threshold is None:
+        return None
+    if not isinstance(threshold, Mapping):
+        return _share(threshold, "threshold")
+    unknown = [name for name in threshold if name not in labels]
+    if unknown:
+        raise RecipeError(
+            f"there is no label {unknown[0]!r} to set a threshold for",
+            where="threshold",
+            next=suggestion(str(unknown[0]), labels),
+        )
+    if not multi_label and (len(labels) != 2 or set(threshold) != {labels[1]}):
+        raise RecipeError(
+            "single_label takes one threshold, and only for the second of two labels",
+            where="threshold",
+            next="leave the threshold out: the label with the highest score is the answer",
+        )
+    if not multi_label:
+        return _share(threshold[labels[1]], f"threshold: {labels[1]}")
+    return np.array([_share(threshold.get(name, 0.5), f"threshold: {name}") for name in labels])
+
+
+def flags_of(
+    text: str | tuple[str, str], *, n_kept: int, n_full: int, n_special: int, n_unknown: int
+) -> tuple[str, ...]:
+    """Return the flags of one text or pair, see `Prediction`.
+
+    Args:
+        text: As it was given.
+        n_kept: Tokens after the cut, special ones included.
+        n_full: Tokens before the cut, special ones included.
+        n_special: Special tokens around it.
+        n_unknown: Unknown tokens among those that were kept.
+    """
+    parts = (text,) if isinstance(text, str) else text
+    n_own = n_kept - n_special
+    found = (
+        (EMPTY, any(not part.strip() for part in parts)),
+        (UNKNOWN, 0 < n_own <= n_unknown),
+        (CUT, n_full > n_kept),
+        (SURROGATE, any(_LONE_SURROGATE.search(part) for part in parts)),
+    )
+    return tuple(name for name, holds in found if holds)
+
+
+def _share(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0.0 <= float(value) <= 1.0:
+        raise RecipeError(f"a threshold of {value!r} is not a number in [0, 1]", where=where, next="try 0.5")
+    return float(value)
+
+
+def _count(texts: Tokens | Sequence[Encoded]) -> int:
+    return len(texts) if isinstance(texts, Sequence) else len(texts.lengths)
+
+
+def _as_tokens(texts: Tokens | Sequence[Encoded]) -> Tokens:
+    return TokenStore.of(texts) if isinstance(texts, Sequence) else texts
+
+
+def _passes(
+    classifier: Classifier,
+    texts: Tokens,
+    tokens: dict[str, Any],
+    function: Callable[[Batch], Tensor],
+    compute: Compute,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield each batch with what the function makes of it, longest texts first."""
+    precision = compute.get("precision", "fp32")
+    if precision not in PRECISIONS:
+        raise RecipeError(
+            f"there is no precision {precision!r}", where="precision", next=suggestion(str(precision), PRECISIONS)
+        )
+    if "device" in compute:
+        classifier.to(compute["device"])
+    device = next(classifier.parameters()).device
+    progress = compute.get("progress")
+    n_texts, n_done = len(texts.lengths), 0
+    groups = batches_by_length(texts.lengths, max_tokens=compute.get("max_tokens", MAX_TOKENS), max_texts=MAX_TEXTS)
+    with _evaluating(classifier):
+        for rows in groups:
+            batch = collate(texts, rows, None, **tokens).to(device)
+            with torch.inference_mode(), _autocast(device, precision):
+                result = function(batch)
+            yield batch, result
+            n_done += len(rows)
+            if progress is not None:
+                progress(n_done, n_texts)
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off; afterwards each module trains or not as before (a frozen part keeps its own flag)."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

@@ -1,0 +1,57 @@
+"""Fits a scikit-learn head on frozen features; the result is a plain linear layer, so no pickle is ever needed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from headrace.errors import ModelError
+from headrace.head import fit_classical
+from headrace.predict import embed, score
+from headrace.train.module import derived_seed
+from headrace.train.prepare import Part
+from headrace.train.resume import Progress, write_best
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from headrace.train.session import Session
+
+
+def fit_classical_head(session: Session) -> None:
+    """Compute the features of the training rows once, fit the head, and keep it as the run's best weights."""
+    started = time.perf_counter()
+    values, prepared, module = session.recipe, session.prepared, session.module
+    model = module.model
+    session.say(f"computing the features of {len(prepared.train):,} texts")
+    features = _features(session, prepared.train)
+    weight, bias = fit_classical(
+        features,
+        prepared.train.targets,
+        name=values.head.name,
+        multi_label=values.task == "multi_label",
+        seed=derived_seed(values.seed, "classical") % 2**32,
+        n_labels=len(prepared.labels),
+    )
+    if model.head is None:
+        raise ModelError(f"the head {values.head.name} has no layer", where="head")
+    with torch.no_grad():
+        output = model.head.output
+        output.weight.copy_(torch.from_numpy(weight))
+        output.bias.copy_(torch.from_numpy(bias))
+    seconds = time.perf_counter() - started
+    logits = score(model, prepared.valid.store, rows=prepared.valid.rows, subwords=prepared.subwords)
+    module.valid_metrics = module.measure(torch.from_numpy(logits), torch.from_numpy(prepared.valid.targets))
+    record = {"epoch": 1, "step": 0, "seconds": seconds, "train_loss": None, "learning_rate": None}
+    record |= {"valid": dict(module.valid_metrics), "train": {}}
+    best = write_best(session.folder.checkpoints, model, value=module.valid_metrics["accuracy"], step=0, epoch=0)
+    session.write_result(
+        Progress(epoch=1, best=best, is_over=True, fit_s=seconds, n_texts=len(prepared.train), history=[record])
+    )
+
+
+def _features(session: Session, part: Part) -> np.ndarray:
+    pool = session.recipe.head.pool
+    return embed(session.module.model, part.store, rows=part.rows, subwords=session.prepared.subwords, pool=pool)

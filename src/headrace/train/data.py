@@ -1,0 +1,268 @@
+"""The LightningDataModule: whole optimizer steps as batches, in an order that is arithmetic of (seed, epoch, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from headrace.data.read import Columns
+from headrace.text.batch import Batch, Plan, batches_by_length, collate, micro_batches
+from headrace.train.prepare import DataPlan, Part, Prepared, prepare
+
+# On a CPU small groups of like lengths cost nothing extra and save the padding; a GPU wants the step in one piece.
+CPU_MICRO_BATCH = 8
+MAX_PADDING_SHARE = 0.10
+VALID_BATCH_TOKENS = 8192
+VALID_BATCH_TEXTS = 128
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """All texts of one optimizer step that this process computes, in micro-batches.
+
+    Attributes:
+        batches: Micro-batches; together they hold `n_local` texts.
+        rows: Global rows of the step, of all processes.
+        n_texts: Texts of the step over all processes.
+        is_filler: This process has no text of a short last step and computes one with weight 0, to stay in step.
+    """
+
+    batches: list[Batch]
+    rows: np.ndarray
+    n_texts: int
+    n_local: int
+    is_filler: bool = False
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> StepBatch:
+        """Return the step on another device."""
+        moved = [batch.to(device, non_blocking=non_blocking) for batch in self.batches]
+        return StepBatch(moved, self.rows, self.n_texts, self.n_local, self.is_filler)
+
+
+class StepSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, step) from the first step that is to be taken; it has no state that could be lost."""
+
+    def __init__(self, n_steps: int, *, epoch: int = 0, first_step: int = 0) -> None:
+        self.n_steps = n_steps
+        self.epoch = epoch
+        self.first = (epoch, first_step)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the epoch; Lightning calls it before each."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = self.first[1] if self.epoch == self.first[0] else 0
+        return iter([(self.epoch, step) for step in range(start, self.n_steps)])
+
+    def __len__(self) -> int:
+        return self.n_steps - (self.first[1] if self.epoch == self.first[0] else 0)
+
+
+class Steps(Dataset[StepBatch]):
+    """Makes the batch of one (epoch, step) for one process of `world`."""
+
+    def __init__(self, part: Part, plan: Plan, *, micro_batch: int, tokens: dict[str, Any], rank: int, world: int) -> None:
+        self.part, self.plan = part, plan
+        self.micro_batch = micro_batch
+        self.tokens = tokens
+        self.rank, self.world = rank, world
+
+    def __getitem__(self, place: tuple[int, int]) -> StepBatch:
+        epoch, step = place
+        whole = self.plan.rows(epoch, step)
+        mine = self.plan.share(epoch, step, self.rank, self.world)
+        is_filler = len(mine) == 0
+        chosen = whole[:1] if is_filler else mine
+        groups = micro_batches(
+            self.part.lengths_of(chosen), max_texts=self.micro_batch, max_padding_share=MAX_PADDING_SHARE
+        )
+        batches = [make_batch(self.part, chosen[group], self.tokens) for group in groups]
+        return StepBatch(batches, whole, len(whole), len(mine), is_filler)
+
+
+class Chunks(Dataset[Batch]):
+    """Makes the batches of a split for validation: each row once, like lengths together."""
+
+    def __init__(self, part: Part, *, tokens: dict[str, Any], rank: int, world: int) -> None:
+        self.part, self.tokens = part, tokens
+        rows = np.arange(len(part))[rank::world]
+        groups = batches_by_length(part.lengths_of(rows), max_tokens=VALID_BATCH_TOKENS, max_texts=VALID_BATCH_TEXTS)
+        self.groups = [rows[group] for group in groups]
+
+    def __getitem__(self, index: int) -> Batch:
+        return make_batch(self.part, self.groups[index], self.tokens)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+
+def make_batch(part: Part, rows: np.ndarray, tokens: dict[str, Any]) -> Batch:
+    """Return the padded batch of these rows of a split."""
+    batch = collate(part.store, part.rows[rows], part.targets[rows], **tokens)
+    return Batch(batch.input_ids, batch.attention_mask, batch.token_type_ids, torch.from_numpy(rows), batch.targets)
+
+
+class TextDataModule(lightning.LightningDataModule):
+    """Labelled texts as batches for a `ClassifierModule`.
+
+    Use it with `lightning.Trainer(use_distributed_sampler=False)`: it shares out the rows itself, so that the
+    global batches are the same for any number of processes.
+
+    Args:
+        train: File, folder per label, `hub:` reference, list of dicts, DataFrame or `datasets.Dataset`.
+        valid: The same, or a share of train such as "10%".
+        test: The same as train, or None.
+        text: Column of the text, or two columns for pairs.
+        label: Column of the label, or several 0/1 columns for multi-label.
+        task: `single_label` or `multi_label`.
+        backbone: Whose tokenizer is used: hub id, folder or `minilm`.
+        batch_size: Texts of an optimizer step, all devices together.
+        settings: Further fields of DataPlan (`max_length`, `truncate`, `limit`, …).
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        *,
+        valid: Any = "10%",
+        test: Any = None,
+        text: str | Sequence[str] = "text",
+        label: str | Sequence[str] = "label",
+        task: str = "single_label",
+        backbone: str = "minilm",
+        batch_size: int = 32,
+        sampler: str = "random",
+        micro_batch: int | str = "auto",
+        seed: int = 13,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        columns = Columns(
+            text=(text,) if isinstance(text, str) else tuple(text),
+            label=(label,) if isinstance(label, str) else tuple(label),
+            separator=settings.pop("labels_separator", None),
+            multi_label=task == "multi_label",
+            labels=tuple(settings.pop("labels", None) or ()),
+        )
+        share = float(valid[:-1]) / 100 if isinstance(valid, str) and valid.endswith("%") else None
+        sources = {"train": train, "valid": None if share else valid, "test": test}
+        plan = DataPlan(columns=columns, tokenizer=backbone, seed=seed, valid_share=share or 0.1, **sources, **settings)
+        self._begin(plan, batch_size=batch_size, sampler=sampler, micro_batch=micro_batch)
+
+    def _begin(self, plan: DataPlan, *, batch_size: int, sampler: str, micro_batch: int | str) -> None:
+        self.data_plan = plan
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.micro_batch = micro_batch
+        self.accumulate = 1
+        self.limit_steps: int | float | None = None
+        self.first = (0, 0)
+        self.prepared: Prepared | None = None
+
+    @classmethod
+    def of(
+        cls, prepared: Prepared, *, seed: int, batch_size: int, sampler: str, micro_batch: int | str, accumulate: int = 1
+    ) -> TextDataModule:
+        """Return the module over data that is prepared already."""
+        module = cls.__new__(cls)
+        lightning.LightningDataModule.__init__(module)
+        plan = DataPlan(train=None, columns=Columns(text=("text",)), tokenizer="", seed=seed)
+        module._begin(plan, batch_size=batch_size, sampler=sampler, micro_batch=micro_batch)
+        module.accumulate = accumulate
+        module.prepared = prepared
+        return module
+
+    def prepare_data(self, cache: Path | None = None) -> None:
+        """Read and tokenize once, into the cache on disk."""
+        if self.prepared is None:
+            prepare(self.data_plan, cache=cache)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what `prepare_data` made; afterwards `labels` and `prepared` are there."""
+        if self.prepared is None:
+            self.prepared = prepare(self.data_plan)
+
+    @property
+    def ready(self) -> Prepared:
+        """The prepared data; sets up when it is not there."""
+        if self.prepared is None:
+            self.setup()
+        if self.prepared is None:
+            raise RuntimeError("setup() left no data")
+        return self.prepared
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of the outputs."""
+        return self.ready.labels.names
+
+    @property
+    def plan(self) -> Plan:
+        """Which rows make which step of training."""
+        train = self.ready.train
+        return Plan(
+            n_rows=len(train),
+            batch_size=self.batch_size,
+            seed=self.data_plan.seed,
+            sampler=self.sampler,
+            lengths=train.lengths if self.sampler == "length_buckets" else None,
+            targets=train.targets if self.sampler == "balanced" else None,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        n_steps = self.plan.n_steps
+        if isinstance(self.limit_steps, float):
+            return max(1, int(n_steps * self.limit_steps))
+        return min(n_steps, self.limit_steps) if self.limit_steps else n_steps
+
+    @property
+    def tokens(self) -> dict[str, Any]:
+        """How ids become tensors."""
+        subwords = self.ready.subwords
+        return {"pad_id": subwords.pad_id, "uses_token_types": subwords.uses_token_types}
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    def _micro_batch(self) -> int:
+        if self.micro_batch != "auto":
+            size = int(self.micro_batch)
+        else:
+            on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+            size = CPU_MICRO_BATCH if on_cpu else self.batch_size
+        return max(1, min(size, -(-self.batch_size // self.accumulate)))
+
+    def train_dataloader(self) -> DataLoader[StepBatch]:
+        """Return the steps of the current epoch, from the first that is still to be taken."""
+        rank, world = self._place()
+        steps = Steps(
+            self.ready.train, self.plan, micro_batch=self._micro_batch(), tokens=self.tokens, rank=rank, world=world
+        )
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        first_step = self.first[1] if epoch == self.first[0] else 0
+        sampler = StepSampler(self.steps_per_epoch, epoch=epoch, first_step=first_step)
+        return DataLoader(steps, batch_size=None, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation rows of this process."""
+        return self._chunks(self.ready.valid)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test rows of this process."""
+        part = self.ready.test
+        return self._chunks(part if part is not None else self.ready.valid)
+
+    def _chunks(self, part: Part) -> DataLoader[Batch]:
+        rank, world = self._place()
+        return DataLoader(Chunks(part, tokens=self.tokens, rank=rank, world=world), batch_size=None, shuffle=False)

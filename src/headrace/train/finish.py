@@ -1,0 +1,167 @@
+"""From the best weights to the evaluation, the report and a bundle that was proved in a fresh process."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from headrace.bundle import prove_in_fresh_process, save_bundle
+from headrace.data.labels import label_counts
+from headrace.errors import RunError
+from headrace.evaluate import evaluate
+from headrace.evaluation import Evaluation
+from headrace.metrics import decisions
+from headrace.predict import score
+from headrace.recipe import Recipe
+from headrace.report import error_rows, versions, write_errors, write_report
+from headrace.tables import write_rows
+from headrace.train.fit import Run
+from headrace.train.prepare import Part
+from headrace.train.progress import duration
+from headrace.train.resume import Progress, best_weights
+from headrace.train.session import Session
+
+THRESHOLD = 0.5
+PROOF_TEXTS = 32
+
+
+def finish(session: Session, *, recipe: Recipe, prepare_and_fit_s: float) -> Run:
+    """Evaluate the best checkpoint, save and prove the bundle, write the report; return the finished run."""
+    progress = session.result()
+    if progress is None or progress.best is None:
+        raise RunError("training left no weights", where=str(session.folder.path), next="run the same command again")
+    model = session.module.model
+    model.load_state_dict(best_weights(session.folder.checkpoints, progress.best))
+    model.eval()
+    timing = timing_of(progress)
+
+    part = session.prepared.test or session.prepared.valid
+    session.say(f"evaluating on {len(part):,} {part.name} rows")
+    started = time.perf_counter()
+    scores = scores_of(session, part)
+    timing["evaluate_s"] = time.perf_counter() - started
+    evaluation = evaluate(
+        part.targets, scores, labels=session.prepared.labels, task=session.recipe.task, split=part.name, threshold=THRESHOLD
+    )
+    folder = session.folder.path
+    write_predictions(session, part, scores)
+    rows = error_rows(part.examples, part.targets, scores, labels=session.prepared.labels, threshold=THRESHOLD)
+    write_errors(folder / "errors.csv", rows)
+    _save_and_prove(session, recipe, evaluation)
+    timing["peak_memory_bytes"] = peak_memory_bytes()
+    timing["prepare_and_fit_s"] = prepare_and_fit_s
+    data = data_summary(session)
+    data["training"] = {"history": progress.history, "best": asdict(progress.best)}
+    write_report(
+        folder,
+        evaluation=evaluation,
+        timing=timing,
+        data=data,
+        recipe=recipe.as_dict(),
+        versions=versions(),
+        findings=session.prepared.findings,
+    )
+    return Run(folder, session.folder.bundle, evaluation, session.prepared.findings, timing)
+
+
+def timing_of(progress: Progress) -> dict[str, Any]:
+    """Return `fit_s` (optimizer steps, loading included, validation and saving excluded) and the rate."""
+    return {
+        "fit_s": progress.fit_s,
+        "train_texts_per_s": progress.n_texts / progress.fit_s if progress.fit_s else None,
+        "n_steps": progress.total,
+    }
+
+
+def scores_of(session: Session, part: Part) -> np.ndarray:
+    """Return [rows, labels] float32 scores of a split, in its order."""
+    last = [time.monotonic()]
+
+    def told(done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= 10.0:
+            last[0] = time.monotonic()
+            session.say(f"evaluated {done:,} of {total:,}")
+
+    logits = score(
+        session.module.model, part.store, rows=part.rows, subwords=session.prepared.subwords, progress=told
+    )
+    scores: np.ndarray = session.module.task.scores(torch.from_numpy(logits)).numpy()
+    return scores
+
+
+def write_predictions(session: Session, part: Part, scores: np.ndarray) -> None:
+    """Write predictions.parquet: row, label, predicted and one score per label, in the split's order."""
+    names = session.prepared.labels.names
+    multi_label = session.recipe.task == "multi_label"
+    decided = decisions(scores, multi_label=multi_label, threshold=THRESHOLD)
+    kind: type = list if multi_label else str
+    columns = {"row": int, "label": kind, "predicted": kind, **{f"score_{name}": float for name in names}}
+
+    def named(value: Any) -> Any:
+        return [names[i] for i in np.flatnonzero(value)] if multi_label else names[int(value)]
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for start, stop in part.examples.batches():
+            numbers = part.examples.column("row", start, stop)
+            for place, number in zip(range(start, stop), numbers, strict=True):
+                yield (number, named(part.targets[place]), named(decided[place]), *map(float, scores[place]))
+
+    write_rows(session.folder.path / "predictions.parquet", columns, rows())
+
+
+def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) -> None:
+    prepared, folder = session.prepared, session.folder
+    data = session.recipe.data
+    save_bundle(
+        folder.bundle,
+        classifier=session.module.model,
+        subwords=prepared.subwords,
+        labels=prepared.labels,
+        task=session.recipe.task,
+        text={
+            "max_length": data.max_length,
+            "truncate": data.truncate,
+            "is_pair": prepared.train.examples.is_pair,
+            "columns": [data.text] if isinstance(data.text, str) else list(data.text),
+        },
+        threshold=THRESHOLD if session.recipe.task == "multi_label" else None,
+        recipe_yaml=recipe.to_yaml(),
+        data={"fingerprints": prepared.fingerprints()},
+        versions=versions(),
+        metrics=evaluation.as_dict()["metrics"],
+    )
+    part = prepared.test or prepared.valid
+    texts = part.examples.texts(0, min(PROOF_TEXTS, len(part)))
+    started = time.perf_counter()
+    prove_in_fresh_process(folder.bundle, texts, session.module.model)
+    session.say(f"the bundle gives bit-equal scores in a fresh process ({duration(time.perf_counter() - started)})")
+
+
+def data_summary(session: Session) -> dict[str, Any]:
+    """Return counts, lengths and fingerprints of each split for report.json."""
+    prepared = session.prepared
+    parts = {}
+    for part in prepared.parts:
+        full = np.asarray(part.store.full_lengths)[part.rows]
+        parts[part.name] = {
+            "source": part.examples.source,
+            "rows": len(part),
+            "labels": label_counts(part.examples, prepared.labels),
+            "mean_tokens": float(part.lengths.mean()),
+            "cut_share": float((full > part.lengths).mean()),
+        }
+    return {"splits": parts, "fingerprints": prepared.fingerprints(), "bad_rows": len(prepared.bad_rows)}
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size of this process and its finished children, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * unit

@@ -1,0 +1,378 @@
+"""`fit` from a recipe to a proved bundle, reading top to bottom as it happens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from headrace.backbones.transformer import resolve
+from headrace.data.audit import Finding
+from headrace.data.balance import class_weights, pos_weight
+from headrace.data.read import Columns, read
+from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingStopped
+from headrace.evaluation import Evaluation
+from headrace.files import cache_folder, write_text
+from headrace.metrics import METRICS
+from headrace.recipe import Recipe, load_recipe
+from headrace.recipe.load import flat
+from headrace.recipe.schema import RecipeValues
+from headrace.tables import write_rows
+from headrace.train.prepare import DataPlan, Prepared, prepare
+from headrace.train.progress import Echo, duration
+from headrace.train.run import FREE_KEYS, RunFolder
+from headrace.train.signals import Signals
+
+# Where a file lies does not matter to a run, what it holds does: that is in the fingerprints.
+_PLACES = {("data", name) for name in ("train", "valid", "test", "url", "sha256")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Holds recipe.yaml, status.json, report.json, errors.csv, predictions.parquet, bundle/.
+        bundle: The classifier's folder.
+        evaluation: On the test data if there are any, else on validation.
+        findings: What the audit of the data found.
+        timing: `fit_s`, `train_texts_per_s`, `peak_memory_bytes` and others.
+        was_finished: The run had been finished before this call; nothing was trained.
+    """
+
+    folder: Path
+    bundle: Path
+    evaluation: Evaluation
+    findings: tuple[Finding, ...] = field(default=())
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    was_finished: bool = False
+
+
+def fit(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    train: Any = None,
+    valid: Any = None,
+    test: Any = None,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    force: bool = False,
+    strict: bool = False,
+    echo: Echo | None = None,
+) -> Run:
+    """Train a classifier, evaluate it, and write a bundle that was proved in a fresh process.
+
+    The same call goes on where an earlier one was interrupted, and does nothing when it was finished.
+
+    Args:
+        recipe: A file, the name of a shipped recipe, a mapping, or a Recipe.
+        train, valid, test: Instead of the recipe's: files, lists of dicts, DataFrames or `datasets.Dataset`.
+        out: The run's folder; by default `runs/` and the recipe's name.
+        overrides: `fit.epochs=5` and the like.
+        force: Start anew in a folder that holds another run; its checkpoints and bundle are removed.
+        strict: Stop with exit code 1 when the audit finds something.
+        echo: Takes each line that a person should see; by default they go to the error stream.
+
+    Raises:
+        HeadraceError: What is wrong, where, and what to do next.
+    """
+    say = echo or say_to_stderr
+    resolved = load_recipe(recipe, overrides=overrides)
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / Path(resolved.name).stem.split(".")[0].split(" ")[0])
+    signals = Signals()
+    with signals.watched(), folder.lock():
+        try:
+            resolved = _with_sources(resolved, {"train": train, "valid": valid, "test": test}, folder)
+            return _fit(resolved, folder, signals, say, force=force, strict=strict)
+        except Interrupted:
+            folder.set_status("interrupted")
+            raise
+        except TrainingStopped as error:
+            folder.set_status("stopped", **error.as_dict())
+            raise
+        except HeadraceError as error:
+            if folder.status().get("state") in ("preparing", "training", "evaluating"):
+                folder.set_status("failed", **error.as_dict())
+            raise
+
+
+def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool, strict: bool) -> Run:
+    values = recipe.values
+    if not force and folder.status().get("state") == "finished" and folder.bundle.is_dir():
+        done = _finished(recipe, folder)
+        if done is not None:
+            say(f"already finished: {folder.path} holds this run; nothing was trained")
+            return done
+    if force:
+        _clear(folder)
+    had_finished = folder.status().get("state") == "finished"
+    if not had_finished:
+        folder.set_status("preparing")
+
+    prepared = prepare(data_plan(values), progress=_telling(say))
+    say(_counts_line(prepared))
+    for finding in prepared.findings:
+        say(f"{finding.severity}: {finding.what}")
+    serious = [finding for finding in prepared.findings if finding.severity != "note"]
+    if strict and serious:
+        raise _Findings(
+            f"the data have {len(serious)} finding(s), and --strict stops at them",
+            where="; ".join(finding.code for finding in serious),
+            next="`headrace check` shows them; data.allow accepts a finding by its code",
+        )
+
+    # Lightning and the model are imported only when the data have been found good.
+    from headrace.train.finish import finish
+    from headrace.train.session import Session
+
+    session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
+    identity = _identity(values, prepared, session.initial_sha256)
+    folder.refuse_other(identity)
+    folder.set_identity(identity)
+    write_text(folder.recipe, recipe.to_yaml())
+    _write_bad_rows(folder, prepared)
+    if had_finished and folder.bundle.is_dir():
+        report = json.loads((folder.path / "report.json").read_text("utf-8"))
+        return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
+
+    started = time.perf_counter()
+    session.train()
+    folder.set_status("evaluating")
+    run = finish(session, recipe=recipe, prepare_and_fit_s=time.perf_counter() - started)
+    folder.set_status("finished")
+    say(f"finished in {duration(time.perf_counter() - started)}: {folder.path}")
+    return run
+
+
+class _Findings(HeadraceError):
+    """Findings of the audit, under --strict."""
+
+    exit_code = 1
+
+
+def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
+    """Return the finished run if the recipe is the very same, without reading data or model again."""
+    try:
+        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
+        report = json.loads((folder.path / "report.json").read_text("utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    if not same or not _sources_unchanged(recipe.values, folder):
+        return None
+    return Run(folder.path, folder.bundle, Evaluation.from_dict(report), (), report["timing"], True)
+
+
+def _sources_unchanged(values: RecipeValues, folder: RunFolder) -> bool:
+    """Whether no data file is newer than the run's identity; if one is, its content is looked at."""
+    written = (folder.path / "run.json").stat().st_mtime
+    named = [value for value in (values.data.train, values.data.valid, values.data.test) if value]
+    paths = [Path(value) for value in named if not value.endswith("%") and not value.startswith("hub:")]
+    return all(path.is_file() and path.stat().st_mtime < written for path in paths)
+
+
+def _clear(folder: RunFolder) -> None:
+    for name in ("checkpoints", "bundle", "tensorboard", "csv"):
+        path = folder.path / name
+        if path.is_symlink():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+    for name in ("run.json", "status.json", "training.json", "report.json", "errors.csv", "predictions.parquet"):
+        (folder.path / name).unlink(missing_ok=True)
+
+
+# -- from the recipe to plain values ------------------------------------------------------------------------------
+
+
+def data_plan(values: RecipeValues) -> DataPlan:
+    """Return what `prepare` needs, from a recipe."""
+    data = values.data
+    columns = Columns(
+        text=(data.text,) if isinstance(data.text, str) else tuple(data.text),
+        label=(data.label,) if isinstance(data.label, str) else tuple(data.label),
+        separator=data.labels_separator,
+        multi_label=values.task == "multi_label",
+        labels=tuple(data.labels or ()),
+    )
+    share = data.valid_share
+    return DataPlan(
+        train=data.train,
+        valid=None if share is not None else data.valid,
+        test=data.test,
+        valid_share=share if share is not None else 0.1,
+        columns=columns,
+        tokenizer=str(resolve(values.backbone.name)),
+        revision=values.backbone.revision,
+        url=data.url,
+        sha256=data.sha256,
+        max_length=data.max_length,
+        truncate=data.truncate,
+        limit=data.limit,
+        downsample=data.downsample.model_dump() if data.downsample else None,
+        on_bad_row=data.on_bad_row,
+        encoding=data.encoding,
+        allow=tuple(data.allow),
+        seed=values.seed,
+    )
+
+
+def monitored(values: RecipeValues) -> tuple[str, bool]:
+    """Return the figure that picks the best checkpoint, and whether larger is better."""
+    return _metric(values, values.fit.monitor, "fit.monitor")
+
+
+def _metric(values: RecipeValues, name: str, where: str) -> tuple[str, bool]:
+    if name == "auto":
+        name = "roc_auc" if values.task == "multi_label" else "accuracy"
+        name = name if name in METRICS[values.task] else "roc_auc_macro"
+    if name == "loss":
+        return name, False
+    known = METRICS[values.task]
+    if name not in known:
+        raise RecipeError(
+            f"{name!r} is not a figure of validation for {values.task}",
+            where=where,
+            next=f"one of: loss, {', '.join(known)}",
+        )
+    return name, known[name]
+
+
+def early_stopping(values: RecipeValues) -> tuple[str, bool] | None:
+    """Return the figure that early stopping watches, and whether larger is better; None without early stopping."""
+    setting = values.fit.early_stopping
+    if setting is None:
+        return None
+    return _metric(values, setting.monitor or values.fit.monitor, "fit.early_stopping.monitor")
+
+
+def loss_weights(values: RecipeValues, prepared: Prepared) -> dict[str, Any]:
+    """Return the loss's settings; `balanced` weights come from the training rows alone."""
+    fit_values = values.fit
+    labels = prepared.labels
+    found: dict[str, Any] = {"label_smoothing": fit_values.label_smoothing}
+    if fit_values.class_weights == "balanced":
+        found["class_weights"] = class_weights(prepared.train.targets, len(labels)).tolist()
+    elif fit_values.class_weights is not None:
+        found["class_weights"] = _by_label(fit_values.class_weights, labels.names, "fit.class_weights")
+    if fit_values.pos_weight == "balanced":
+        found["pos_weight"] = pos_weight(prepared.train.targets).tolist()
+    elif fit_values.pos_weight is not None:
+        found["pos_weight"] = _by_label(fit_values.pos_weight, labels.names, "fit.pos_weight")
+    return found
+
+
+def _by_label(weights: Mapping[str, float], names: tuple[str, ...], where: str) -> list[float]:
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise RecipeError(f"there is no label {unknown[0]!r}", where=where, next=f"labels: {', '.join(names)}")
+    return [float(weights.get(name, 1.0)) for name in names]
+
+
+def _identity(values: RecipeValues, prepared: Prepared, model_sha256: str) -> dict[str, Any]:
+    leaves = flat(values.model_dump(mode="json"))
+    kept = {path: value for path, value in leaves.items() if path not in FREE_KEYS and path not in _PLACES}
+    identity = {".".join(map(str, path)): value for path, value in kept.items()}
+    identity |= {f"content of {name}": value for name, value in prepared.fingerprints().items()}
+    identity["initial weights"] = model_sha256
+    return identity
+
+
+# -- sources in memory --------------------------------------------------------------------------------------------
+
+
+def _with_sources(recipe: Recipe, given: Mapping[str, Any], folder: RunFolder) -> Recipe:
+    """Put sources given in Python into the recipe; those in memory are first written into the run's folder."""
+    named = {name: value for name, value in given.items() if value is not None}
+    paths = {name: value for name, value in named.items() if isinstance(value, str | Path)}
+    objects = {name: value for name, value in named.items() if name not in paths}
+    changes: dict[str, Any] = {}
+    for name, value in paths.items():
+        text = str(value)
+        is_place = not text.startswith("hub:") and not text.endswith("%") and recipe.values.data.url is None
+        changes[f"data.{name}"] = str(Path(text).expanduser().resolve()) if is_place else text
+    if objects:
+        changes |= _keep_in_folder(recipe, objects, paths, folder)
+    return recipe.with_values(changes, origin="given in Python") if changes else recipe
+
+
+def _keep_in_folder(
+    recipe: Recipe, objects: Mapping[str, Any], paths: Mapping[str, Any], folder: RunFolder
+) -> dict[str, Any]:
+    data = recipe.values.data
+    files = [
+        name
+        for name in ("train", "valid", "test")
+        if name not in objects and (name in paths or (getattr(data, name) and not (name == "valid" and data.valid_share)))
+    ]
+    if files:
+        raise RecipeError(
+            f"{', '.join(objects)} is in memory and {', '.join(files)} is a file",
+            where="fit(train=, valid=, test=)",
+            next="give all of them in memory, or all as files",
+        )
+    plan = data_plan(recipe.values)
+    changes: dict[str, Any] = {}
+    for name, value in objects.items():
+        examples = read(value, plan.columns, cache=cache_folder(), split=name)
+        path = folder.path / "data" / f"{name}.parquet"
+        columns: dict[str, type] = {"text": str, **({"pair": str} if examples.is_pair else {})}
+        columns["label"] = list if examples.is_multi_label else str
+        names = list(columns)
+        rows = (row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True))
+        if not path.is_file() or _kept_fingerprint(path) != examples.fingerprint:
+            write_rows(path, columns, rows)
+            write_text(path.with_suffix(".fingerprint"), examples.fingerprint)
+        changes[f"data.{name}"] = str(path.resolve())
+        changes["data.text"] = ["text", "pair"] if examples.is_pair else "text"
+    changes |= {"data.label": "label", "data.labels_separator": None}
+    if len(plan.columns.label) > 1:
+        changes["data.labels"] = list(plan.columns.labels or plan.columns.label)
+    return changes
+
+
+def _kept_fingerprint(path: Path) -> str:
+    file = path.with_suffix(".fingerprint")
+    return file.read_text("utf-8") if file.is_file() else ""
+
+
+# -- what a person sees -------------------------------------------------------------------------------------------
+
+
+def say_to_stderr(line: str) -> None:
+    """Write a line to the error stream, beside a bar that may be there."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _telling(say: Echo) -> Callable[[str, int, int], None]:
+    """Tell long work about every five seconds."""
+    last = [time.monotonic()]
+
+    def tell(what: str, done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= 5.0:
+            last[0] = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+    return tell
+
+
+def _counts_line(prepared: Prepared) -> str:
+    parts = ", ".join(f"{len(part):,} {part.name}" for part in prepared.parts)
+    lengths = prepared.train.lengths
+    full = np.asarray(prepared.train.store.full_lengths)[prepared.train.rows]
+    cut = float((full > lengths).mean())
+    return f"{parts} rows; {len(prepared.labels)} labels; {lengths.mean():.0f} tokens a text, {cut:.1%} cut"
+
+
+def _write_bad_rows(folder: RunFolder, prepared: Prepared) -> None:
+    if prepared.bad_rows:
+        rows = [(bad.where, bad.reason, bad.content) for bad in prepared.bad_rows]
+        write_rows(folder.path / "bad_rows.jsonl", {"where": str, "reason": str, "content": str}, rows)
+

@@ -1,0 +1,158 @@
+"""A run's folder: one process at a time, a status that tells the truth, and the identity of what is trained in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import RunError
+from headrace.files import is_running, remove_leftovers, write_json
+
+# These may change between two calls of one run: they do not move a weight.
+FREE_KEYS = {
+    ("logger",),
+    ("profiler",),
+    ("fit", "checkpoint_every_s"),
+    ("data", "allow"),
+    ("trainer", "max_steps"),
+    ("trainer", "max_time"),
+    ("trainer", "enable_progress_bar"),
+    ("trainer", "enable_model_summary"),
+    ("trainer", "log_every_n_steps"),
+    ("trainer", "num_sanity_val_steps"),
+}
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where training goes on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        """The finished classifier."""
+        return self.path / "bundle"
+
+    def status(self) -> dict[str, Any]:
+        """Return the last status, or an empty one."""
+        return _read_json(self.path / "status.json")
+
+    def set_status(self, state: str, **values: Any) -> None:
+        """Write `status.json`: preparing, training, interrupted, stopped, failed, evaluating or finished."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        kept = {k: v for k, v in self.status().items() if k in ("started", "step", "n_steps", "epoch", "saved_step")}
+        kept.setdefault("started", now)
+        status = {**kept, "state": state, "updated": now, "pid": os.getpid(), "host": socket.gethostname(), **values}
+        write_json(self.path / "status.json", status)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; a lock whose process is dead is taken over.
+
+        Raises:
+            RunError: Another process works in the folder.
+        """
+        lock = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            _acquire(lock)
+        except OSError as error:
+            raise RunError(
+                f"cannot write into the run's folder: {error.strerror}", where=str(self.path), next="choose --out"
+            ) from error
+        try:
+            remove_leftovers(self.path)
+            if self.checkpoints.is_dir():
+                remove_leftovers(self.checkpoints)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the run's weights depend on, as written when it began; empty for a new run."""
+        return _read_json(self.path / "run.json")
+
+    def set_identity(self, identity: Mapping[str, Any]) -> None:
+        """Write what the run's weights depend on."""
+        write_json(self.path / "run.json", identity)
+
+    def refuse_other(self, identity: Mapping[str, Any]) -> None:
+        """Go on only if the folder belongs to the same recipe, data and model.
+
+        Raises:
+            RunError: It does not; the error shows each difference.
+        """
+        before = self.identity()
+        if not before:
+            return
+        changed = []
+        for key in sorted({*before, *identity}):
+            old, new = before.get(key), identity.get(key)
+            if old != new:
+                changed.append(f"{key}: {_short(old)} -> {_short(new)}")
+        if changed:
+            listed = "\n    ".join(changed)
+            raise RunError(
+                f"this folder holds a run of something else; {len(changed)} difference(s):\n    {listed}",
+                where=str(self.path),
+                next="choose another folder with --out, or start anew here with --force (its checkpoints are removed)",
+            )
+
+
+def _acquire(lock: Path) -> None:
+    content = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+    for _ in range(2):
+        try:
+            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            owner = _read_json(lock)
+            pid, host = int(owner.get("pid", 0)), owner.get("host")
+            is_mine = pid == os.getpid() and host == socket.gethostname()
+            if not is_mine and (host != socket.gethostname() or is_running(pid)):
+                raise RunError(
+                    f"another run works in this folder (process {pid} on {host})",
+                    where=str(lock.parent),
+                    next=f"wait for it, choose another --out, or remove {lock.name} if that process is not there",
+                ) from None
+            lock.unlink(missing_ok=True)
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return
+    raise RunError("another run took this folder just now", where=str(lock.parent), next="choose another --out")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:28] + "…" + text[-28:]

@@ -1,0 +1,266 @@
+"""The training of one run, in this process or in several; it ends with the best weights on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from headrace.backbones.transformer import resolve
+from headrace.errors import HeadraceError, Interrupted, RunError, TrainingStopped
+from headrace.files import write_json
+from headrace.head import CLASSICAL
+from headrace.recipe.schema import RecipeValues
+from headrace.train.classical import fit_classical_head
+from headrace.train.data import TextDataModule
+from headrace.train.module import ClassifierModule
+from headrace.train.prepare import Prepared
+from headrace.train.progress import Curves, Echo, ProgressLines
+from headrace.train.resume import AtomicCheckpoints, Goal, Keeper, Progress, newest_checkpoint, put_counters
+from headrace.train.run import RunFolder
+from headrace.train.signals import Signals
+from headrace.train.stages import Stage
+from headrace.train.trainer import (
+    build_loggers,
+    build_trainer,
+    check_trainer_arguments,
+    n_devices,
+    resolved_precision,
+)
+
+
+@dataclass
+class Session:
+    """What one training run needs, as plain objects."""
+
+    recipe: RecipeValues
+    prepared: Prepared
+    folder: RunFolder
+    signals: Signals
+    say: Echo
+
+    @cached_property
+    def module(self) -> ClassifierModule:
+        """The classifier with its initial weights: a pure function of recipe and seed."""
+        from headrace.train.fit import loss_weights
+
+        values = self.recipe
+        check_trainer_arguments(values.trainer)
+        backbone = {k: v for k, v in values.backbone.model_dump().items() if v is not None}
+        backbone["name"] = str(resolve(values.backbone.name))
+        return ClassifierModule(
+            backbone,
+            self.prepared.labels.names,
+            task=values.task,
+            head=values.head.model_dump(),
+            stage=self.stage.as_dict(),
+            loss=loss_weights(values, self.prepared),
+            seed=values.seed,
+        )
+
+    @property
+    def stage(self) -> Stage:
+        """The one stage of training: all groups."""
+        fit = self.recipe.fit
+        return Stage(
+            epochs=fit.epochs,
+            learning_rate=fit.learning_rate,
+            layer_decay=fit.layer_decay,
+            optimizer=fit.optimizer,
+            weight_decay=fit.weight_decay,
+            schedule=fit.schedule,
+            warmup=fit.warmup,
+            gradient_clip=fit.gradient_clip,
+        )
+
+    @cached_property
+    def initial_sha256(self) -> str:
+        """sha256 over the initial weights, so that a run never goes on from another model."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def is_classical(self) -> bool:
+        """Whether the head is fitted by scikit-learn on frozen features."""
+        return self.recipe.head.name in CLASSICAL
+
+    def train(self) -> None:
+        """Train until the end, from wherever an earlier process left it.
+
+        Raises:
+            Interrupted: A signal came; the state is saved.
+            TrainingStopped: A loss or gradient was not finite.
+        """
+        if self.result() is not None:
+            return
+        self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        if self.is_classical:
+            fit_classical_head(self)
+        elif n_devices(self.recipe.trainer) > 1 and "LOCAL_RANK" not in os.environ:
+            self._launch(n_devices(self.recipe.trainer))
+        else:
+            self.train_in_this_process()
+
+    def result(self) -> Progress | None:
+        """Return where a finished training ended, or None."""
+        path = self.folder.path / "training.json"
+        return Progress.of(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+    def write_result(self, progress: Progress) -> None:
+        """Say that training is over."""
+        write_json(self.folder.path / "training.json", asdict(progress))
+
+    # -- in this process ------------------------------------------------------------------------------------------
+
+    def _goal(self) -> Goal:
+        from headrace.train.fit import early_stopping, monitored
+
+        name, larger = monitored(self.recipe)
+        stop = early_stopping(self.recipe)
+        setting = self.recipe.fit.early_stopping
+        if stop is None or setting is None:
+            return Goal(name, larger)
+        return Goal(name, larger, setting.patience, setting.min_delta, *stop)
+
+    def _data(self) -> TextDataModule:
+        fit = self.recipe.fit
+        data = TextDataModule.of(
+            self.prepared,
+            seed=self.recipe.seed,
+            batch_size=fit.batch_size,
+            sampler=fit.sampler,
+            micro_batch=fit.micro_batch,
+            accumulate=fit.accumulate,
+        )
+        data.limit_steps = self.recipe.trainer.get("limit_train_batches")
+        return data
+
+    def train_in_this_process(self) -> None:
+        """Train as this process's part of the run; the only process, or one rank of several."""
+        values = self.recipe
+        data = self._data()
+        keeper = Keeper(
+            self.folder.checkpoints,
+            self._goal(),
+            every_s=values.fit.checkpoint_every_s,
+            signals=self.signals,
+            told=self._told,
+        )
+        precision, why = resolved_precision(
+            values.fit.precision, accelerator=str(values.trainer.get("accelerator", "auto"))
+        )
+        n_steps = data.steps_per_epoch * values.fit.epochs
+        lines = ProgressLines(keeper, self._say_once, n_steps=n_steps)
+        self._lines = lines
+        trainer = build_trainer(
+            self.folder.path,
+            values.trainer,
+            epochs=values.fit.epochs,
+            precision=precision,
+            callbacks=[keeper, lines, Curves(keeper)],
+            loggers=build_loggers(values.logger, self.folder.path),
+            profiler=values.profiler,
+            plugins=[AtomicCheckpoints()],
+        )
+        checkpoint = newest_checkpoint(self.folder.checkpoints, say=self._say_once)
+        if checkpoint is None:
+            self._say_once(f"training {n_steps} steps in {precision} ({why})")
+        else:
+            keeper.restore(trainer, self.module, checkpoint)
+            lines.skip_said()
+            self._say_once(f"resumed at step {keeper.progress.total} of {n_steps}")
+        self._told("begin", keeper.progress, n_steps=n_steps, resumed_at=keeper.progress.total)
+        with self.signals.training():
+            self._run(trainer, data, keeper)
+        max_steps = trainer.max_steps
+        if 0 < max_steps <= keeper.progress.total < n_steps and not keeper.progress.is_over:
+            self._say_once(f"stopped at trainer.max_steps = {max_steps}; a larger one goes on from here")
+        if trainer.is_global_zero:
+            self._finish(trainer, keeper)
+
+    def _run(self, trainer: Any, data: TextDataModule, keeper: Keeper) -> None:
+        module = self.module
+        module.model.train()
+        epochs = self.recipe.fit.epochs
+        data.trainer = trainer
+        if keeper.progress.step >= data.steps_per_epoch:
+            # The last step of an epoch was saved and its validation was not: do that first.
+            trainer.validate(module, datamodule=data, verbose=False)
+            module.model.train()
+            keeper.finish_epoch(trainer, module)
+            put_counters(trainer, epoch=keeper.progress.epoch, step=keeper.progress.total)
+        data.first = (keeper.progress.epoch, keeper.progress.step)
+        at_max = 0 < trainer.max_steps <= keeper.progress.total
+        if keeper.progress.epoch < epochs and not keeper.progress.is_over and not at_max:
+            trainer.fit(module, datamodule=data)
+
+    def _finish(self, trainer: Any, keeper: Keeper) -> None:
+        progress = keeper.progress
+        if progress.best is None:
+            # trainer.max_steps ended it before any validation, or there is no figure: the last weights are the best.
+            keeper.keep_last(trainer, self.module)
+        self.write_result(progress)
+
+    def _told(self, event: str, progress: Progress, **extra: Any) -> None:
+        if int(os.environ.get("RANK", "0")) != 0:
+            return
+        saved = {"saved_step": progress.total} if event == "save" else {}
+        self.folder.set_status("training", epoch=progress.epoch, step=progress.total, **saved, **extra)
+        if event == "epoch" and hasattr(self, "_lines"):
+            self._lines.say_epochs()
+
+    def _say_once(self, line: str) -> None:
+        if int(os.environ.get("RANK", "0")) == 0:
+            self.say(line)
+
+    # -- in several processes -------------------------------------------------------------------------------------
+
+    def _launch(self, n_processes: int) -> None:
+        """Train in `n_processes` started by torchrun; they find data and tokens in the cache."""
+        self.say(f"training in {n_processes} processes")
+        self.folder.set_status("training")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
+        command += ["-m", "headrace.train.worker", str(self.folder.path)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes))}
+        child = subprocess.Popen(command, env=environment)
+        with self.signals.training():  # the children get the signal too and save; the parent waits for them
+            code = self._wait(child)
+        if self.signals.received:
+            raise Interrupted(
+                f"interrupted by signal {self.signals.received}; the state is saved",
+                where=str(self.folder.path),
+                next="run the same command again: it goes on from there",
+                exit_code=128 + self.signals.received,
+            )
+        failure = self.folder.path / "worker_error.json"
+        if code and failure.is_file():
+            told = json.loads(failure.read_text("utf-8"))
+            failure.unlink()
+            kind = TrainingStopped if told.pop("error") == "TrainingStopped" else RunError
+            raise kind(told["what"], where=told["where"], next=told["next"])
+        if code:
+            raise HeadraceError(
+                f"a training process ended with code {code}",
+                where=str(self.folder.path),
+                next="its message stands above; run the same command again to go on",
+            )
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+        forwarded = False
+        while True:
+            try:
+                return child.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                if self.signals.received and not forwarded:
+                    child.send_signal(self.signals.received)
+                    forwarded = True

@@ -1,0 +1,133 @@
+"""A stage of training: which groups learn, how fast, and on which curve. Rates are arithmetic of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+Groups = Sequence[tuple[str, list[nn.Parameter]]]
+
+# fastai's one-cycle: the rate starts at peak/25 and ends at peak/1e5; the momentum falls to 0.85 at the peak.
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1e-5
+ONE_CYCLE_MOMENTA = (0.95, 0.85)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stretch of training moves the weights.
+
+    Attributes:
+        epochs: Passes over the training rows.
+        learning_rate: Peak rate of the top group.
+        layer_decay: Factor of the rate for each group further down, in (0, 1].
+            Source: Howard & Ruder 2018, section 3.2 (discriminative fine-tuning), where it is 1/2.6.
+        warmup: A share of all steps (0.1), a number of steps (500), or "0.33 epochs".
+    """
+
+    epochs: int = 3
+    learning_rate: float = 2e-5
+    layer_decay: float = 1.0
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    schedule: str = "linear"
+    warmup: float | int | str = 0.1
+    gradient_clip: float | None = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def warmup_steps(warmup: float | int | str, *, n_steps: int, steps_per_epoch: int) -> int:
+    """Return the number of warm-up steps that a setting means, at most `n_steps`."""
+    if isinstance(warmup, str):
+        epochs = float(warmup.split("epoch")[0])
+        return min(n_steps, round(epochs * steps_per_epoch))
+    if isinstance(warmup, int) and warmup >= 1:
+        return min(n_steps, warmup)
+    if warmup > 1:
+        return min(n_steps, int(warmup))
+    return round(warmup * n_steps)
+
+
+def rate_factor(schedule: str, step: int, *, n_steps: int, n_warmup: int) -> float:
+    """Return the factor of the peak rate at one step (from 0), in [0, 1].
+
+    `linear` and `cosine` climb over the warm-up and fall to 0; `constant` stays at the peak; `one_cycle` climbs and
+    falls on half cosines. The first step of a warm-up of n has the factor 1/n, so no step is spent at rate 0.
+
+    Source: one-cycle: Smith 2018 (arXiv 1803.09820), with fastai's cosine arms.
+    """
+    if schedule == "one_cycle":
+        return _one_cycle(step, n_steps, max(1, n_warmup), ONE_CYCLE_START, 1.0, ONE_CYCLE_END)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    if schedule == "constant":
+        return 1.0
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+    progress = min(1.0, progress)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1.0 - progress
+
+
+def momentum(schedule: str, step: int, *, n_steps: int, n_warmup: int) -> float | None:
+    """Return Adam's first beta at one step, or None where the schedule leaves it alone."""
+    if schedule != "one_cycle":
+        return None
+    high, low = ONE_CYCLE_MOMENTA
+    return _one_cycle(step, n_steps, max(1, n_warmup), high, low, high)
+
+
+def _one_cycle(step: int, n_steps: int, n_warmup: int, start: float, peak: float, end: float) -> float:
+    if step < n_warmup:
+        return _cosine(start, peak, step / n_warmup)
+    return _cosine(peak, end, min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup)))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(groups: Groups, stage: Stage) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: each layer group in two, with weight decay and (norms and biases) without.
+
+    Args:
+        groups: (name, parameters), bottom to top; the last is the head.
+    """
+    found: list[dict[str, Any]] = []
+    for depth, (name, parameters) in enumerate(reversed(groups)):
+        scale = stage.layer_decay**depth
+        learning = [p for p in parameters if p.requires_grad]
+        # Vectors are norms and biases, which weight decay would only pull away from their job.
+        for chosen, decay in (([p for p in learning if p.ndim > 1], stage.weight_decay), ([p for p in learning if p.ndim <= 1], 0.0)):
+            if chosen:
+                rate = stage.learning_rate * scale
+                found.append({"params": chosen, "name": name, "scale": scale, "weight_decay": decay, "lr": rate})
+    return found
+
+
+def build_optimizer(groups: Groups, stage: Stage) -> torch.optim.Optimizer:
+    """Return AdamW (decoupled decay) or Adam (no decay) over discriminative groups."""
+    parameters = parameter_groups(groups, stage)
+    if stage.optimizer == "adam":
+        for group in parameters:
+            group["weight_decay"] = 0.0
+        return torch.optim.Adam(parameters, lr=stage.learning_rate)
+    return torch.optim.AdamW(parameters, lr=stage.learning_rate)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, stage: Stage, step: int, *, n_steps: int, n_warmup: int) -> None:
+    """Give each group its rate (and one-cycle its momentum) for one step; nothing of it is state."""
+    factor = rate_factor(stage.schedule, step, n_steps=n_steps, n_warmup=n_warmup)
+    beta = momentum(stage.schedule, step, n_steps=n_steps, n_warmup=n_warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = stage.learning_rate * group["scale"] * factor
+        if beta is not None:
+            group["betas"] = (beta, group["betas"][1])

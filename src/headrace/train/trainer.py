@@ -1,0 +1,179 @@
+"""Makes the `lightning.Trainer` of a run from the recipe's plain values; nothing of Lightning is hidden."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from headrace.errors import RecipeError, suggestion
+
+# What a key of ours decides; the Trainer's argument beside it would say it twice.
+OWNED = {
+    "max_epochs": "fit.epochs",
+    "precision": "fit.precision",
+    "gradient_clip_val": "fit.gradient_clip",
+    "gradient_clip_algorithm": "fit.gradient_clip",
+    "accumulate_grad_batches": "fit.accumulate",
+    "logger": "logger",
+    "profiler": "profiler",
+    "default_root_dir": "--out",
+    "enable_checkpointing": "fit.checkpoint_every_s",
+    "callbacks": "Python: headrace.ClassifierModule with a Trainer of your own",
+    "plugins": "Python: headrace.ClassifierModule with a Trainer of your own",
+    "use_distributed_sampler": "nothing: the order of rows is the data module's",
+    "reload_dataloaders_every_n_epochs": "nothing: the order of rows is the data module's",
+    "val_check_interval": "nothing: validation follows each epoch",
+    "overfit_batches": "data.limit",
+}
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+LOGGERS = {
+    "tensorboard": "TensorBoardLogger",
+    "csv": "CSVLogger",
+    "wandb": "WandbLogger",
+    "mlflow": "MLFlowLogger",
+    "comet": "CometLogger",
+    "neptune": "NeptuneLogger",
+}
+
+
+def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that `lightning.Trainer` does not have, and those that a recipe key decides.
+
+    Raises:
+        RecipeError: Names the argument and the key.
+    """
+    known = set(inspect.signature(lightning.Trainer.__init__).parameters) - {"self"}
+    for name in arguments:
+        if name in OWNED:
+            raise RecipeError(
+                f"trainer.{name} is decided elsewhere", where=f"trainer.{name}", next=f"use {OWNED[name]}"
+            )
+        if name not in known:
+            raise RecipeError(
+                f"lightning.Trainer has no argument {name!r}",
+                where=f"trainer.{name}",
+                next=suggestion(name, known - set(OWNED)),
+            )
+
+
+def n_devices(arguments: Mapping[str, Any]) -> int:
+    """Return how many processes a recipe's `trainer.devices` asks for."""
+    devices = arguments.get("devices", 1)
+    if isinstance(devices, list):
+        return max(1, len(devices))
+    if isinstance(devices, int):
+        return torch.accelerator.device_count() or 1 if devices == -1 else max(1, devices)
+    return (torch.accelerator.device_count() or 1) if devices == "auto" else 1
+
+
+def resolved_precision(setting: str, *, accelerator: str = "auto") -> tuple[str, str]:
+    """Return (`fp32` | `bf16` | `fp16`, why): `auto` takes bf16 where the machine computes in it."""
+    if setting != "auto":
+        return setting, "as the recipe says"
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", f"{torch.cuda.get_device_name()} has bf16"
+        return "fp32", f"{torch.cuda.get_device_name()} has no bf16"
+    if accelerator in ("auto", "cpu"):
+        flag = next((f for f in ("amx_bf16", "avx512_bf16") if f in processor_flags()), None)
+        return ("bf16", f"the processor has {flag}") if flag else ("fp32", "the processor has no bf16 arithmetic")
+    return "fp32", f"the safe choice on {accelerator}"
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the processor's feature flags, where the system tells them (Linux)."""
+    path = Path("/proc/cpuinfo")
+    if platform.system() != "Linux" or not path.is_file():
+        return frozenset()
+    for line in path.read_text("utf-8", "replace").splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def build_loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
+    """Return Lightning's loggers by name, writing into the run's folder.
+
+    Raises:
+        RecipeError: There is no such logger, or its package is not installed.
+    """
+    chosen = [names] if isinstance(names, str) else list(names)
+    found = []
+    for name in chosen:
+        if name == "none":
+            continue
+        if name not in LOGGERS:
+            raise RecipeError(f"there is no logger named {name!r}", where="logger", next=suggestion(name, [*LOGGERS, "none"]))
+        kind = getattr(lightning.pytorch.loggers, LOGGERS[name])
+        try:
+            if name == "tensorboard":
+                found.append(kind(folder, name="tensorboard", version="", default_hp_metric=False))
+            elif name == "csv":
+                found.append(kind(folder, name="csv", version=""))
+            else:
+                found.append(kind())
+        except ModuleNotFoundError as error:
+            raise RecipeError(
+                f"the logger {name!r} needs a package that is not installed: {error}", where="logger", next="pip install it"
+            ) from error
+    return found
+
+
+def build_trainer(
+    folder: Path,
+    arguments: Mapping[str, Any],
+    *,
+    epochs: int,
+    precision: str,
+    callbacks: Sequence[lightning.Callback],
+    loggers: Sequence[Any],
+    profiler: str | None,
+    plugins: Sequence[Any],
+) -> lightning.Trainer:
+    """Return the Trainer of a run."""
+    given = dict(arguments)
+    if given.get("devices", 1) != 1:
+        given.setdefault("strategy", "ddp")
+    given.pop("limit_train_batches", None)  # the data module counts the steps
+    defaults: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 10,
+    }
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
+    return lightning.Trainer(
+        **{**defaults, **given},
+        max_epochs=epochs,
+        precision=PRECISIONS[precision],
+        callbacks=list(callbacks),
+        logger=list(loggers) or False,
+        profiler=profiler,
+        plugins=list(plugins),
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+    )
+
+
+def quiet_lightning() -> None:
+    """Silence advice of Lightning's that does not hold here."""
+    # One batch is a whole step, made in a millisecond: more workers would only take cores from the arithmetic.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # A backbone comes in eval mode from `from_pretrained`; the module is put into training mode before the fit.
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")

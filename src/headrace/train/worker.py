@@ -1,0 +1,37 @@
+"""One process of several: `torchrun -m headrace.train.worker RUN` trains what the run's folder says."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from headrace.errors import HeadraceError
+from headrace.files import write_json
+from headrace.recipe import load_recipe
+from headrace.train.fit import data_plan, say_to_stderr
+from headrace.train.prepare import prepare
+from headrace.train.run import RunFolder
+from headrace.train.session import Session
+from headrace.train.signals import Signals
+
+
+def work(path: Path) -> int:
+    """Train as one rank; return the exit code. A HeadraceError is left in the folder for the parent."""
+    folder = RunFolder(path)
+    rank = int(os.environ.get("RANK", "0"))
+    signals = Signals()
+    try:
+        with signals.watched():
+            recipe = load_recipe(folder.recipe)
+            prepared = prepare(data_plan(recipe.values))
+            Session(recipe.values, prepared, folder, signals, say_to_stderr).train_in_this_process()
+    except HeadraceError as error:
+        write_json(path / "worker_error.json", error.as_dict())
+        say_to_stderr(f"rank {rank}: {error}")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(work(Path(sys.argv[1])))

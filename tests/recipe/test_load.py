@@ -1,0 +1,245 @@
+"""From YAML, base, overrides and defaults to one recipe; all faults of it together, each with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import RecipeError
+from headrace.recipe import Recipe, load_recipe, shipped_recipe, shipped_recipes
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "r.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def refused(folder: Path, text: str, *overrides: str) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(folder, text), overrides=overrides)
+    return caught.value
+
+
+def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_key(tmp_path: Path) -> None:
+    error = refused(tmp_path, "task: single_label\nfit:\n  epoch: 2\n")
+    assert error.what == "there is no key 'fit.epoch'"
+    assert error.where == f"{tmp_path / 'r.yaml'}:3:3"
+    assert error.next is not None
+    assert error.next.startswith("did you mean 'epochs'? known keys here: epochs, batch_size")
+
+
+def test_an_unknown_top_key_offers_the_top_keys(tmp_path: Path) -> None:
+    error = refused(tmp_path, "tsak: single_label\n")
+    assert error.what == "there is no key 'tsak'"
+    assert error.next is not None
+    assert "did you mean 'task'?" in error.next
+    assert "base" in error.next
+
+
+def test_a_class_path_is_an_unknown_key(tmp_path: Path) -> None:
+    error = refused(tmp_path, "head:\n  class_path: os.system\n  init_args: {command: id}\n")
+    assert "there is no key 'head.class_path'" in str(error)
+    assert "there is no key 'head.init_args'" in str(error)
+
+
+def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
+    error = refused(
+        tmp_path,
+        "task: multi_lable\ndata:\n  max_length: 0\n  vaild: 10%\nfit:\n  learning_rate: -1\n  layer_decay: 2.6\n",
+    )
+    text = str(error)
+    path = tmp_path / "r.yaml"
+    assert f"5 faults in {path}" in text
+    assert f"there is no task named 'multi_lable' ({path}:1:1)" in text
+    assert "did you mean 'multi_label'? available: multi_label, single_label" in text
+    assert f"data.max_length: 0 will not do: input should be greater than or equal to 1 ({path}:3:3)" in text
+    assert f"there is no key 'data.vaild' ({path}:4:3)" in text
+    assert f"fit.learning_rate: -1 will not do: input should be greater than 0 ({path}:6:3)" in text
+    assert f"({path}:7:3)" in text
+
+
+def test_a_growth_factor_is_answered_with_its_reciprocal(tmp_path: Path) -> None:
+    error = refused(tmp_path, "fit:\n  layer_decay: 2.6\n")
+    assert "for a factor of 2.6 between groups write 0.3846" in error.what
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:3"
+    assert load_recipe({"fit": {"layer_decay": 0.3846}}).values.fit.layer_decay == 0.3846
+
+
+def test_1e_5_is_a_rate(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, "fit:\n  learning_rate: 1e-5\n"))
+    assert recipe.values.fit.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("value", ["yes", "fast", "[1]", ".nan", ".inf"])
+def test_a_rate_that_is_no_number_is_refused_with_what_the_key_means(tmp_path: Path, value: str) -> None:
+    error = refused(tmp_path, f"fit:\n  learning_rate: {value}\n")
+    assert error.what.startswith("fit.learning_rate: ")
+    assert error.next == "fit.learning_rate: peak, of the top group"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "column"),
+    [
+        ("language_model: {data: {train: a.txt}}\n", "language_model", "1:1"),
+        ("decide: calibrate\n", "decide", "1:1"),
+        ("fit:\n  stages: [{train: head}]\n", "fit.stages", "2:3"),
+        ("baseline: true\n", "baseline", "1:1"),
+        ("task: language_model\n", "task: language_model", "1:1"),
+        ("backbone: awd_lstm\n", "backbone: awd_lstm", "1:1"),
+    ],
+)
+def test_what_is_not_built_yet_says_so(tmp_path: Path, text: str, key: str, column: str) -> None:
+    error = refused(tmp_path, text)
+    assert error.what == f"{key} is not built yet"
+    assert error.where == f"{tmp_path / 'r.yaml'}:{column}"
+
+
+def test_baseline_false_is_accepted() -> None:
+    assert load_recipe({"baseline": False}).values.baseline is False
+
+
+def test_overrides_win_and_say_where_they_come_from(tmp_path: Path) -> None:
+    path = written(tmp_path, "fit:\n  epochs: 2\n  batch_size: 8\n")
+    recipe = load_recipe(path, overrides=["fit.epochs=5", "seed=7"])
+    assert (recipe.values.fit.epochs, recipe.values.fit.batch_size, recipe.values.seed) == (5, 8, 7)
+    assert recipe.origins["fit", "epochs"] == "--set"
+    assert recipe.origins["fit", "batch_size"] == f"{path}:3:3"
+    assert recipe.origins["fit", "learning_rate"] == "default"
+
+
+def test_a_fault_in_an_override_names_the_override(tmp_path: Path) -> None:
+    error = refused(tmp_path, "fit:\n  epochs: 2\n", "fit.epochs=none")
+    assert error.where == "--set fit.epochs"
+    unknown = refused(tmp_path, "fit:\n  epochs: 2\n", "fit.epoch=3")
+    assert unknown.what == "there is no key 'fit.epoch'"
+    assert unknown.where == "--set fit.epoch"
+
+
+def test_an_override_reaches_into_a_part_that_is_named_by_one_word() -> None:
+    recipe = load_recipe({"backbone": "minilm"}, overrides=["backbone.dropout=0.2"])
+    assert (recipe.values.backbone.name, recipe.values.backbone.dropout) == ("minilm", 0.2)
+
+
+def test_base_gives_values_and_the_own_recipe_wins(tmp_path: Path) -> None:
+    path = written(tmp_path, "base: imdb\ndata:\n  train: mine.csv\nfit:\n  epochs: 9\n")
+    recipe = load_recipe(path)
+    base = load_recipe("imdb")
+    assert recipe.values.fit.epochs == 9
+    assert recipe.values.fit.learning_rate == base.values.fit.learning_rate
+    assert recipe.values.data.labels == ["neg", "pos"]
+    assert recipe.values.data.train == str(tmp_path / "mine.csv")
+    assert recipe.origins["fit", "epochs"] == f"{path}:5:3"
+    assert recipe.origins["data", "max_length"].startswith("base imdb:")
+
+
+def test_an_unknown_base_offers_the_nearest(tmp_path: Path) -> None:
+    error = refused(tmp_path, "base: imbd\n")
+    assert error.what == "there is no shipped recipe named 'imbd'"
+    assert error.where == f"{tmp_path / 'r.yaml'}:1:1"
+    assert error.next is not None
+    assert error.next.startswith("did you mean 'imdb'?")
+
+
+def test_the_resolved_recipe_runs_again_unchanged(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "base: toxic\ndata:\n  train: a.csv\n  test:\nfit: {learning_rate: 3e-5, early_stopping: 2, warmup: 0.33 epochs}\n"
+        "trainer: {max_steps: 10}\nlogger: [tensorboard, csv]\n",
+    )
+    first = load_recipe(path, overrides=["data.downsample={rows: no_label, to: labelled}", "seed=99"])
+    elsewhere = tmp_path / "run"
+    elsewhere.mkdir()
+    resolved = written(elsewhere, first.to_yaml())
+    second = load_recipe(resolved)
+    assert second.as_dict() == first.as_dict()
+    assert second.fingerprint() == first.fingerprint()
+    third = load_recipe(written(tmp_path, second.to_yaml()))
+    assert third.as_dict() == first.as_dict()
+
+
+def test_the_resolved_recipe_tells_each_origin(tmp_path: Path) -> None:
+    path = written(tmp_path, "fit:\n  epochs: 2\n")
+    lines = load_recipe(path, overrides=["seed=5"]).to_yaml().splitlines()
+    assert f"  epochs: 2  # {path}:2:3" in lines
+    assert "seed: 5  # --set" in lines
+    assert "  batch_size: 32  # default" in lines
+
+
+def test_relative_data_paths_start_at_the_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, "data: {train: sub/a.csv, valid: 25%, test: 'hub:owner/name'}\n"))
+    data = recipe.values.data
+    assert data.train == str(tmp_path / "sub" / "a.csv")
+    assert (data.valid, data.valid_share) == ("25%", 0.25)
+    assert data.test == "hub:owner/name"
+
+
+def test_a_mapping_is_a_recipe_and_its_faults_name_the_key() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({"fit": {"epochs": 0}})
+    assert caught.value.what == "fit.epochs: 0 will not do: input should be greater than or equal to 1"
+    assert caught.value.where == "the recipe given: fit.epochs"
+
+
+def test_a_recipe_loads_as_itself() -> None:
+    first = load_recipe({"fit": {"epochs": 2}})
+    again = load_recipe(first, overrides=["fit.epochs=4"])
+    assert isinstance(again, Recipe)
+    assert again.values.fit.epochs == 4
+    assert load_recipe(first).as_dict() == first.as_dict()
+
+
+def test_with_values_marks_the_origin() -> None:
+    changed = load_recipe({}).with_values({"data.max_length": 64}, origin="argument")
+    assert changed.values.data.max_length == 64
+    assert changed.origins["data", "max_length"] == "argument"
+
+
+def test_a_missing_file_offers_what_lies_beside_it(tmp_path: Path) -> None:
+    written(tmp_path, "seed: 1\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "r.yml")
+    assert caught.value.what == f"there is no recipe file {str(tmp_path / 'r.yml')!r}"
+    assert caught.value.next is not None
+    assert "did you mean 'r.yaml'?" in caught.value.next
+    assert "`headrace new DATA` writes one" in caught.value.next
+
+
+def test_a_recipe_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes("data: {label: größe}\n".encode("latin-1"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert caught.value.next == "save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("data: {label: [a, b]}\n", "several label columns are for task: multi_label"),
+        ("fit: {pos_weight: balanced}\n", "fit.pos_weight is for task: multi_label"),
+        ("task: multi_label\nfit: {class_weights: balanced}\n", "fit.class_weights is for task: single_label"),
+    ],
+)
+def test_keys_of_the_other_task_are_refused(tmp_path: Path, text: str, what: str) -> None:
+    assert refused(tmp_path, text).what == what
+
+
+def test_the_shipped_recipes_have_a_sentence_each_and_load() -> None:
+    recipes = shipped_recipes()
+    assert list(recipes) == ["demo", "imdb", "imdb_distilbert", "mnli", "pairs", "reviews", "tickets", "toxic"]
+    for name, sentence in recipes.items():
+        assert sentence.endswith("."), name
+        assert load_recipe(name).values.data.train, name
+
+
+def test_each_line_of_the_shipped_recipes_loads_under_its_comment() -> None:
+    n_seen = 0
+    for name in shipped_recipes():
+        lines = shipped_recipe(name).splitlines()
+        assert lines[0].startswith("# "), name
+        bare = [line for line in lines if "#" not in line and line not in ("data:", "fit:", "seed: 13")]
+        assert all(line.startswith("  epochs: ") or line.startswith("  learning_rate: ") for line in bare), (name, bare)
+        n_seen += 1
+    assert n_seen == 8

@@ -171,10 +171,9 @@ def test_few_rows_and_constant_resamples_give_no_bootstrap_interval():
 
 
 def test_a_new_metric_is_one_function_and_gets_an_interval(monkeypatch):
-    monkeypatch.setattr(metrics, "REGISTERED", {task: dict(names) for task, names in metrics.REGISTERED.items()})
-    for name in ("headrace.evaluate.REGISTERED",):
-        monkeypatch.setattr(name, metrics.REGISTERED)
-    monkeypatch.setattr(metrics, "METRICS", {task: dict(names) for task, names in METRICS.items()})
+    for registry in (metrics.REGISTERED, metrics.METRICS):
+        for task, names in list(registry.items()):
+            monkeypatch.setitem(registry, task, dict(names))
 
     @metrics.metric(uses="scores", larger_is_better=False, tasks=("single_label",))
     def brier(targets, scores):
@@ -289,7 +288,7 @@ def test_shapes_that_do_not_fit_are_refused():
         ([0], [[0.5, 0.5, 0.0]], "multi_label"),
         ([[0, 1, 0]], [[0.5, 0.5, 0.0]], "single_label"),
     ):
-        with pytest.raises(DataError, match="are not those of .* with 3 labels") as caught:
+        with pytest.raises(DataError, match=r"are not those of .* with 3 labels") as caught:
             call(targets, scores, task=task)
         assert caught.value.where == "targets, scores"
 
@@ -338,9 +337,9 @@ def test_the_watched_value_obeys_the_threshold():
     assert watched != monitor_value(targets, scores, "f1_macro")
 
 
-def test_a_watched_value_that_the_rows_do_not_define_is_nan():
-    assert math.isnan(monitor_value(np.zeros(3, dtype=int), np.full((3, 2), 0.5), "roc_auc"))
-    assert math.isnan(monitor_value(np.zeros(0, dtype=int), np.empty((0, 2)), "accuracy"))
+def test_a_watched_value_that_the_rows_do_not_define_is_none():
+    assert monitor_value(np.zeros(3, dtype=int), np.full((3, 2), 0.5), "roc_auc", task="single_label") is None
+    assert monitor_value(np.zeros(0, dtype=int), np.empty((0, 2)), "accuracy") is None
 
 
 def test_an_unknown_name_to_watch_is_refused_with_the_nearest():

@@ -73,6 +73,10 @@ def test_a_threshold_per_label_decides_each_column_by_its_own():
     assert decided.tolist() == [[True, False], [False, True]]
 
 
+def test_a_float32_score_equal_to_the_threshold_is_a_yes():
+    assert metrics.decisions(np.array([[0.7]], dtype=np.float32), multi_label=True, threshold=0.7).tolist() == [[True]]
+
+
 def test_a_tie_between_labels_is_decided_for_the_first():
     assert metrics.decisions(np.array([[0.4, 0.4, 0.2]]), multi_label=False).tolist() == [0]
 

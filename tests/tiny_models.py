@@ -19,7 +19,13 @@ from transformers import (
 
 from headrace.text.batch import Batch
 
-_SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+_SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+}
 
 
 def family_configs() -> dict[str, PretrainedConfig]:

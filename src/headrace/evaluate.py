@@ -27,7 +27,6 @@ from headrace.metrics import (
     REGISTERED,
     SINGLE_LABEL,
     LabelCounts,
-    Metric,
     areas_per_label,
     confusion_matrix,
     decisions,
@@ -124,37 +123,38 @@ def evaluate(
 
 
 def monitor_value(
-    targets: np.ndarray, scores: np.ndarray, name: str, *, threshold: float | np.ndarray | None = None
-) -> float:
+    targets: np.ndarray,
+    scores: np.ndarray,
+    name: str,
+    *,
+    task: str | None = None,
+    threshold: float | np.ndarray | None = None,
+) -> float | None:
     """Return one metric without an interval, cheaply, as validation in training watches it.
 
     Args:
         targets: int64 [rows], or 0/1 [rows, labels] for multi-label.
         scores: [rows, labels] in [0, 1].
         name: One of `METRICS[task]`.
+        task: Told by the form of the targets if it is not given.
         threshold: Multi-label alone; 0.5 by default.
 
     Returns:
-        The value; NaN if the rows do not define it (an ROC AUC where all rows have the same label, or no rows).
+        The value; None if the rows do not define it (an ROC AUC where all rows have the same label, or no rows).
 
     Raises:
         RecipeError: There is no such metric; offers the nearest name.
     """
-    known = REGISTERED[MULTI_LABEL if targets.ndim == 2 else SINGLE_LABEL]
+    known = REGISTERED[task or (MULTI_LABEL if targets.ndim == 2 else SINGLE_LABEL)]
     if name not in known:
         raise RecipeError(f"there is no metric named {name!r}", where="fit.monitor", next=suggestion(name, known))
     if len(targets) == 0:
-        return float("nan")
-    found = _value(known[name], targets, scores, threshold=0.5 if threshold is None else threshold)
-    return float("nan") if found is None else found
-
-
-def _value(
-    metric: Metric, targets: np.ndarray, scores: np.ndarray, *, threshold: float | np.ndarray = 0.5
-) -> float | None:
+        return None
+    metric = known[name]
     if metric.uses == "scores":
         return metric.function(targets, scores)
-    return metric.function(targets, decisions(scores, multi_label=targets.ndim == 2, threshold=threshold))
+    given = 0.5 if threshold is None else threshold
+    return metric.function(targets, decisions(scores, multi_label=targets.ndim == 2, threshold=given))
 
 
 def _checked(targets: np.ndarray, scores: np.ndarray, *, labels: LabelSet, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -191,10 +191,10 @@ def _checked(targets: np.ndarray, scores: np.ndarray, *, labels: LabelSet, task:
 
 
 def _fitting(threshold: float | np.ndarray, n_labels: int) -> float | np.ndarray:
-    values = np.asarray(threshold, dtype=np.float64)
-    if values.shape not in ((), (n_labels,)):
+    values = threshold if np.ndim(threshold) == 0 else np.asarray(threshold)
+    if np.shape(values) not in ((), (n_labels,)):
         raise DataError(
-            f"{values.size} thresholds for {n_labels} labels", where="threshold", next="give one, or one per label"
+            f"{np.size(values)} thresholds for {n_labels} labels", where="threshold", next="give one, or one per label"
         )
     return values
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import make_batch
-from transformers import AlbertConfig, AutoModel, FunnelConfig, GPT2Config, MPNetConfig, XLNetConfig
+from transformers import AlbertConfig, AutoModel, GPT2Config, MPNetConfig, XLNetConfig
 
 from headrace.backbones import transformer
 from headrace.backbones._layers import group_parameters
+from tiny_models import make_batch
 
-_SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+_SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+}
 OTHERS = {
     "albert": (AlbertConfig(**_SIZES, embedding_size=16), 1),  # its layers share one set of weights
     "mpnet": (MPNetConfig(**_SIZES), 3),
     "gpt2": (GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4), 3),
     "xlnet": (XLNetConfig(vocab_size=60, d_model=32, n_layer=3, n_head=4, d_inner=40), 3),
-    "funnel": (FunnelConfig(vocab_size=60, d_model=32, n_head=4, d_head=8, d_inner=40, block_sizes=[1, 1, 1]), 3),
 }
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import CHECKPOINT_LABELS, FAMILIES, PAD_IDS, make_batch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from headrace.backbones import transformer
 from headrace.errors import ModelError
+from tiny_models import CHECKPOINT_LABELS, FAMILIES, PAD_IDS, make_batch
 
 WITH_POOLER = ("bert", "roberta")
 TAKES_SEGMENTS = ("bert", "electra")
@@ -103,7 +103,7 @@ def test_every_parameter_of_an_encoder_without_pooler_gets_a_gradient(family, en
     assert ours.pooled(batch, ours(batch)) is None
 
 
-@pytest.mark.parametrize("family", ("distilbert", "electra", "deberta-v2", "modernbert"))
+@pytest.mark.parametrize("family", ["distilbert", "electra", "deberta-v2", "modernbert"])
 def test_a_pooler_is_refused_where_the_family_has_none(family, encoders):
     with pytest.raises(ModelError) as caught:
         transformer.load(str(encoders[family]), pooler=True)
@@ -118,7 +118,7 @@ def test_an_asked_pooler_that_the_weights_lack_is_refused(encoders, tmp_path):
         transformer.load(str(tmp_path), pooler=True)
 
 
-@pytest.mark.parametrize("pooler", (False, True))
+@pytest.mark.parametrize("pooler", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_and_state_give_the_same_encoder_bit_for_bit(family, pooler, encoders):
     if pooler and family not in WITH_POOLER:

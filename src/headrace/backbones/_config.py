@@ -111,7 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return raw
 
 
-def make_config(raw: Mapping[str, Any], *, where: str, strict: bool = False) -> PretrainedConfig:
+def make_config(raw: object, *, where: str, strict: bool = False) -> PretrainedConfig:
     """Return transformers' config of a vetted config.json.
 
     Args:
@@ -122,8 +122,10 @@ def make_config(raw: Mapping[str, Any], *, where: str, strict: bool = False) -> 
     Raises:
         ModelError: The family is unknown, a key is forbidden, or a value is absurd.
     """
-    config_class = _config_class(raw, where)
+    if not isinstance(raw, Mapping):
+        raise ModelError("the architecture is not a JSON object", where=where, next="take the original config")
     _refuse_forbidden(raw, where)
+    config_class = _config_class(raw, where)
     known = known_names(raw["model_type"])
     unknown = sorted(key for key in raw if key not in known and key not in _LEFT_OUT and not key.startswith("_"))
     if unknown and strict:

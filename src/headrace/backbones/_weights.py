@@ -56,7 +56,7 @@ def resolve(name: str) -> Path | str:
     if name == MINILM:
         return _packaged_minilm()
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if _HUB_ID.fullmatch(name) and ".." not in name and "--" not in name and not folder.exists():
         return name
@@ -97,24 +97,25 @@ def fetch(name: str, *, revision: str | None = None, weights: bool = True) -> tu
                 next="remove the revision, or name a hub id",
             )
         return where, None
-    commit, is_online = _commit(where, revision)
-    folder = _hub_file(where, "config.json", commit, is_online).parent
+    is_online = _hub_answers(where, revision)
+    # asked for by the revision's name, so that the cache can later tell without a network which commit it is
+    folder = _hub_file(where, "config.json", revision or "main", is_online).parent
+    commit = folder.name
     if weights:
         _fetch_weights(where, commit, is_online)
     return folder, commit
 
 
-def _commit(name: str, revision: str | None) -> tuple[str, bool]:
-    """Return the commit of a revision and whether the hub answered; the cache answers when the hub does not.
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Tell whether the hub has this revision of the model; False where it is silent and the cache has it.
 
     One request without retries: the hub's client would try for 23 s before it says that there is no network.
     """
     where = f"backbone: {name}" + (f" (revision {revision})" if revision else "")
     url = huggingface_hub.hf_hub_url(name, "config.json", revision=revision)
     try:
-        commit = huggingface_hub.get_hf_file_metadata(url, timeout=_CONNECT_TIMEOUT_S).commit_hash
-        if commit:
-            return commit, True
+        if huggingface_hub.get_hf_file_metadata(url, timeout=_CONNECT_TIMEOUT_S).commit_hash:
+            return True
         reason = "the server names no commit, so it is not a hub"
     except hub_errors.GatedRepoError as error:
         raise ModelError(
@@ -135,7 +136,7 @@ def _commit(name: str, revision: str | None) -> tuple[str, bool]:
     cached = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
     if isinstance(cached, str):
         logger.info("the hub does not answer (%s); %s comes from the cache", reason, name)
-        return Path(cached).parent.name, False
+        return False
     raise ModelError(
         f"the model {name!r} is not on this machine and the hub cannot be reached: {reason}",
         where=where,
@@ -143,9 +144,9 @@ def _commit(name: str, revision: str | None) -> tuple[str, bool]:
     )
 
 
-def _hub_file(name: str, file: str, commit: str, is_online: bool) -> Path:
+def _hub_file(name: str, file: str, revision: str, is_online: bool) -> Path:
     try:
-        return Path(huggingface_hub.hf_hub_download(name, file, revision=commit, local_files_only=not is_online))
+        return Path(huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=not is_online))
     except hub_errors.LocalEntryNotFoundError as error:
         raise ModelError(
             f"{file} of {name!r} is not on this machine and the hub cannot be reached",
@@ -224,7 +225,11 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             with safe_open(folder / file, framework="pt") as opened:
                 names = list(opened.keys())
                 if len(names) > _MAX_TENSORS:
-                    raise ModelError(f"{file} holds {len(names):,} tensors", where=str(folder / file))
+                    raise ModelError(
+                        f"{file} holds {len(names):,} tensors, more than {_MAX_TENSORS:,}",
+                        where=str(folder / file),
+                        next="the file is damaged or made to do harm",
+                    )
                 shapes.update({name: tuple(opened.get_slice(name).get_shape()) for name in names})
         except (SafetensorError, OSError) as error:
             raise ModelError(

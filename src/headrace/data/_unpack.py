@@ -214,7 +214,7 @@ def _unpack_tar(metered: _Metered, folder: Path, limits: _Limits) -> None:
     # a stream is only ever read, so `read` is all that it needs
     with tarfile.open(fileobj=cast(IO[bytes], metered), mode="r|") as opened:
         while (member := opened.next()) is not None:
-            opened.members.clear()  # tarfile would keep about 1 kB for each file
+            opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep about 1 kB for each file
             limits.count_member()
             _refuse_special(member, limits)
             path = limits.claim(member.name, is_folder=member.isdir())

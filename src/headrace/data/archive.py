@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import time
 import urllib.error
 import urllib.parse
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 
 from headrace.data._unpack import unpack
 from headrace.errors import DataError
-from headrace.files import TEMPORARY_PREFIX, atomic_folder, remove_leftovers, sha256_of_file, write_error
+from headrace.files import TEMPORARY_PREFIX, remove_leftovers, sha256_of_file, sync_folder, write_error
 
 SCHEMES = ("http", "https", "file")
 N_ATTEMPTS = 4
@@ -70,10 +71,33 @@ def fetch(url: str, sha256: str | None, *, cache: Path, progress: Progress | Non
             where="data.sha256",
             next="try again if the download was cut; if the publisher changed the file, state its new sha256",
         )
-    with atomic_folder(folder) as temporary:
-        unpack(file, temporary, source=_shown(url))
-    file.unlink()  # what was unpacked is all that is needed
+    _unpack_whole(file, folder, source=_shown(url))
+    file.unlink(missing_ok=True)  # what was unpacked is all that is needed
     return folder
+
+
+def _unpack_whole(file: Path, folder: Path, *, source: str) -> None:
+    """Unpack so that `folder` is there whole or not at all.
+
+    Not by `atomic_folder`: it syncs file by file, at 3 ms each five minutes for the 100,000 files of IMDb. One sync
+    of everything before the rename does the same.
+    """
+    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{folder.name}")
+    try:
+        temporary.mkdir(parents=True, mode=0o700)
+        remove_leftovers(folder.parent)
+        unpack(file, temporary, source=source)
+        temporary.chmod(0o755)
+        if hasattr(os, "sync"):  # Windows has none; its sha256-named folder is only as safe as its file system
+            os.sync()
+        if not folder.is_dir():  # another process may have been faster; its folder holds the same
+            os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
 
 
 def _checked(sha256: str | None, url: str) -> str | None:

@@ -121,7 +121,8 @@ class _Lines:
                     raise _UnclosedQuote
                 return
             self.n_lines += ends_line(last)  # else it is one more piece of the same line
-            state = _scan([piece], delimiter, state)
+            if state != "quoted" or '"' in piece:  # most lines of an unclosed quote need no scan
+                state = _scan([piece], delimiter, state)
             last = piece
 
 
@@ -168,18 +169,17 @@ def _unclosed(faults: Faults, line: int) -> DataError:
 
 def _header(lines: _Lines, delimiter: str, source: str) -> list[str]:
     try:
-        # Empty lines before the header are csv's [].
-        header = next((fields for fields in csv.reader(lines, delimiter=delimiter, strict=True) if fields), None)
+        for header in csv.reader(lines, delimiter=delimiter, strict=True):
+            lines.held.clear()
+            if header:  # csv gives [] for an empty line
+                return header
     except (csv.Error, _TooLong, _UnclosedQuote) as error:
         raise DataError(
             f"the header cannot be read: {_UNCLOSED if isinstance(error, _UnclosedQuote) else error or 'it is too long'}",
             where=f"{source}:1",
             next="the first line must hold the columns' names",
         ) from error
-    if header is None:
-        raise DataError("the file is empty", where=source, next="give a file with a header and at least one row")
-    lines.held.clear()
-    return header
+    raise DataError("the file is empty", where=source, next="give a file with a header and at least one row")
 
 
 def _delimiter(path: Path) -> str:

@@ -58,7 +58,7 @@ class Faults:
             return last  # the rows before it would have been left out
         faults: list[HeadraceError] = list(self.first)
         # `together` shows the first ten and counts the rest, so that the rest need not be kept.
-        faults += [faults[-1]] * (self.n_faults - len(faults))
+        faults += faults[-1:] * (self.n_faults - len(faults))
         if last is not None:
             if len(faults) >= MAX_SHOWN_FAULTS:  # one that ends the reading must be seen
                 faults.insert(MAX_SHOWN_FAULTS - 1, last)

@@ -139,8 +139,15 @@ def _local_sets(values: pa.Array) -> tuple[np.ndarray, list[tuple[str, ...]]]:
 def _label_batches(examples: Examples) -> Iterator[tuple[int, pa.Array]]:
     column = examples.table.column(LABEL)
     for start, stop in examples.batches(_BATCH_ROWS):
-        taken = column.take(pa.array(examples.rows[start:stop]))
-        yield start, taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+        rows = examples.rows[start:stop]
+        first = int(rows.min())
+        # Only the part of the column that the batch needs: `take` joins all pieces of what it is given.
+        window = column.slice(first, int(rows.max()) - first + 1)
+        is_whole = len(window) == len(rows) and bool((np.diff(rows) == 1).all())
+        values = pa.concat_arrays((window if is_whole else window.take(pa.array(rows - first))).chunks)
+        if examples.mapped is not None:
+            examples.mapped.release()
+        yield start, values
 
 
 def _positions(values: pa.Array, known: pa.Array) -> np.ndarray:

@@ -34,13 +34,13 @@ class Archived:
 
     Attributes:
         url: Where the archive is.
-        sha256: Of the archive.
+        sha256: Of the archive; without it nothing is read, and the error tells the hash that was found.
         path: Of the file or folder inside it.
         progress: Called with (bytes fetched, bytes in all if known) while it is fetched.
     """
 
     url: str
-    sha256: str
+    sha256: str | None
     path: str
     progress: Callable[[int, int | None], None] | None = None
 

@@ -78,9 +78,11 @@ class _Decompressed(io.RawIOBase):
         self._n_bytes = 0
 
     def readable(self) -> bool:
+        """Tell that the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with decompressed bytes and return how many; 0 at the end."""
         content = self._file.read(len(buffer))
         self._n_bytes += len(content)
         if self._n_bytes > self._limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ def _write(
     try:
         files["offsets.bin"].write(np.zeros(1, dtype=np.int64).tobytes())
         for start, stop in examples.batches(BATCH_TEXTS):
-            texts = _narrowed(examples, start, stop).texts()
+            texts = examples.texts(start, stop)
             flat = subwords.encode_flat(texts, max_length=max_length, truncate=truncate, pair=examples.is_pair)
             for name, values in _columns(flat, dtype, n_tokens).items():
                 files[name].write(np.ascontiguousarray(values).data)
@@ -223,14 +223,3 @@ def _columns(flat: FlatTokens, dtype: str, n_tokens: int) -> dict[str, np.ndarra
         "full_length.bin": flat.full_lengths,
         "n_unknown.bin": flat.n_unknown,
     }
-
-
-def _narrowed(examples: Examples, start: int, stop: int) -> Examples:
-    """Return view rows [start, stop) over the slice of the table that holds them.
-
-    pyarrow's `take` on a column of many chunks first copies the whole column: 18 ms and 120 MB a batch at a million
-    rows, against 0.2 ms for the slice.
-    """
-    rows = examples.rows[start:stop]
-    low, high = int(rows.min()), int(rows.max())
-    return replace(examples, table=examples.table.slice(low, high - low + 1), rows=rows - low)

@@ -112,16 +112,16 @@ class Subwords:
             BundleError: The text is not a tokenizer, or a setting is missing.
         """
         try:
-            return cls(Tokenizer.from_str(text), settings)
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # `tokenizers` raises plain Exception
+            raise BundleError(
+                f"the tokenizer cannot be read: {error}", where="tokenizer.json", next="make the bundle anew"
+            ) from error
+        try:
+            return cls(tokenizer, settings)
         except KeyError as error:
             raise BundleError(
                 f"the tokenizer's setting {error.args[0]!r} is missing", where="tokenizer", next="make the bundle anew"
-            ) from error
-        except Exception as error:
-            if isinstance(error, ModelError):
-                raise
-            raise BundleError(
-                f"the tokenizer cannot be read: {error}", where="tokenizer.json", next="make the bundle anew"
             ) from error
 
     def to_json(self) -> str:

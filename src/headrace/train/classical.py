@@ -42,7 +42,7 @@ def fit_classical_head(session: Session) -> None:
         output.weight.copy_(torch.from_numpy(weight))
         output.bias.copy_(torch.from_numpy(bias))
     seconds = time.perf_counter() - started
-    logits = score(model, prepared.valid.store, rows=prepared.valid.rows, subwords=prepared.subwords)
+    logits = score(model, prepared.valid, **prepared.padding)
     module.valid_metrics = module.measure(torch.from_numpy(logits), torch.from_numpy(prepared.valid.targets))
     record = {"epoch": 1, "step": 0, "seconds": seconds, "train_loss": None, "learning_rate": None}
     record |= {"valid": dict(module.valid_metrics), "train": {}}
@@ -54,4 +54,4 @@ def fit_classical_head(session: Session) -> None:
 
 def _features(session: Session, part: Part) -> np.ndarray:
     pool = session.recipe.head.pool
-    return embed(session.module.model, part.store, rows=part.rows, subwords=session.prepared.subwords, pool=pool)
+    return embed(session.module.model, part, **session.prepared.padding, pool=pool)

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from headrace.data.read import Columns
-from headrace.text.batch import Batch, Plan, batches_by_length, collate, micro_batches
+from headrace.text.batch import Batch, batches_by_length, collate, micro_batches
+from headrace.text.plan import Plan
 from headrace.train.prepare import DataPlan, Part, Prepared, prepare
 
 # On a CPU small groups of like lengths cost nothing extra and save the padding; a GPU wants the step in one piece.
@@ -106,8 +107,7 @@ class Chunks(Dataset[Batch]):
 
 def make_batch(part: Part, rows: np.ndarray, tokens: dict[str, Any]) -> Batch:
     """Return the padded batch of these rows of a split."""
-    batch = collate(part.store, part.rows[rows], part.targets[rows], **tokens)
-    return Batch(batch.input_ids, batch.attention_mask, batch.token_type_ids, torch.from_numpy(rows), batch.targets)
+    return collate(part, rows, part.targets, **tokens)
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -228,8 +228,7 @@ class TextDataModule(lightning.LightningDataModule):
     @property
     def tokens(self) -> dict[str, Any]:
         """How ids become tensors."""
-        subwords = self.ready.subwords
-        return {"pad_id": subwords.pad_id, "uses_token_types": subwords.uses_token_types}
+        return self.ready.padding
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer

@@ -89,9 +89,7 @@ def scores_of(session: Session, part: Part) -> np.ndarray:
             last[0] = time.monotonic()
             session.say(f"evaluated {done:,} of {total:,}")
 
-    logits = score(
-        session.module.model, part.store, rows=part.rows, subwords=session.prepared.subwords, progress=told
-    )
+    logits = score(session.module.model, part, **session.prepared.padding, progress=told)
     scores: np.ndarray = session.module.task.scores(torch.from_numpy(logits)).numpy()
     return scores
 

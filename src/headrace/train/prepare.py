@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from headrace.data.audit import Finding, audit
 from headrace.data.balance import downsample
 from headrace.data.examples import BadRow, Examples, LabelSet
 from headrace.data.labels import label_set, targets
-from headrace.data.read import Columns, read
+from headrace.data.read import Archived, Columns, read
 from headrace.data.split import limit, split
 from headrace.errors import DataError
 from headrace.files import cache_folder, sha256_of
@@ -70,14 +71,22 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each row after the cut, special tokens included: [rows] int32."""
         return np.asarray(self.store.lengths)[self.rows]
 
+    def ids(self, row: int) -> np.ndarray:
+        """Return the token ids of one row of the split."""
+        return self.store.ids(int(self.rows[row]))
+
+    def first_length(self, row: int) -> int:
+        """Return how many tokens of one row belong to the first text."""
+        return self.store.first_length(int(self.rows[row]))
+
     def lengths_of(self, rows: np.ndarray) -> np.ndarray:
         """Return the tokens of these rows of the split."""
-        return np.asarray(self.store.lengths[self.rows[rows]])
+        return np.asarray(self.lengths[rows])
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,11 @@ class Prepared:
     subwords: Subwords
     findings: tuple[Finding, ...] = field(default=())
     bad_rows: tuple[BadRow, ...] = field(default=())
+
+    @property
+    def padding(self) -> dict[str, Any]:
+        """How token ids become tensors."""
+        return {"pad_id": self.subwords.pad_id, "uses_token_types": self.subwords.uses_token_types}
 
     @property
     def parts(self) -> list[Part]:
@@ -149,15 +163,10 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
 
 
 def _read(plan: DataPlan, source: Any, split_name: str, cache: Path) -> Examples:
+    if plan.url is not None and plan.sha256 is not None and not str(source).startswith("hub:"):
+        source = Archived(plan.url, plan.sha256, str(source))
     return read(
-        source,
-        plan.columns,
-        on_bad_row=plan.on_bad_row,
-        encoding=plan.encoding,
-        cache=cache,
-        url=plan.url,
-        sha256=plan.sha256,
-        split=split_name,
+        source, plan.columns, on_bad_row=plan.on_bad_row, encoding=plan.encoding, cache=cache, split=split_name
     )
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from headrace.metrics import roc_auc
+from headrace.metrics import areas_per_label
 from headrace.train.module import ClassifierModule
 from headrace.train.resume import Keeper
 
@@ -159,16 +159,9 @@ def per_label_auc(
     """Return `split/roc_auc/LABEL` for each label with rows of both kinds."""
     if not len(targets):
         return {}
-    scores = module.task.scores(logits).numpy()
-    labels = module.labels.names
-    truth = targets.numpy()
-    found = {}
-    for index, label in enumerate(labels):
-        positive = truth[:, index] > 0.5 if truth.ndim == 2 else truth == index
-        value = roc_auc(positive.astype(np.int64), scores[:, index])
-        if value is not None:
-            found[f"{split}/roc_auc/{label}"] = float(value)
-    return found
+    areas, _ = areas_per_label(targets.numpy(), module.task.scores(logits).numpy())
+    named = zip(module.labels.names, areas.tolist(), strict=True)
+    return {f"{split}/roc_auc/{label}": area for label, area in named if math.isfinite(area)}
 
 
 def _log(trainer: lightning.Trainer, values: dict[str, float], step: int) -> None:

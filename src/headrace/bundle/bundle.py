@@ -1,0 +1,291 @@
+"""A trained classifier with its tokenizer and label names, in memory and as a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
+
+import numpy as np
+import torch
+
+from headrace import plugins
+from headrace.bundle import manifest
+from headrace.bundle.about import KIND, About, TextSettings, Threshold, damaged, read_about, text_settings, versions
+from headrace.bundle.weights import Unfilled, read_weights, save_weights
+from headrace.data.rows import RowBatch
+from headrace.errors import BundleError, DataError, ModelError
+from headrace.files import atomic_folder, write_json, write_text
+from headrace.model import Classifier, build_classifier
+from headrace.predict import Compute, Prediction, answers, embed, flags_of, score, token_vectors
+from headrace.text.store import TokenStore
+from headrace.text.subwords import Subwords, Texts
+
+Text = str | tuple[str, str]
+
+
+class Content(TypedDict, total=False):
+    """What `save_bundle` takes besides the classifier and its tokenizer.
+
+    Attributes:
+        task: The task's name; required.
+        text: TextSettings, or a mapping of its fields; required.
+        recipe_yaml: The resolved recipe; required.
+        threshold, data, versions, metrics: See `About`.
+    """
+
+    task: str
+    text: TextSettings | Mapping[str, Any]
+    recipe_yaml: str
+    threshold: Threshold | None
+    data: Mapping[str, Any]
+    versions: Mapping[str, str]
+    metrics: Mapping[str, Any] | None
+
+
+class Bundle:
+    """A trained classifier with its tokenizer and label names.
+
+    Attributes:
+        classifier: In evaluation mode.
+        subwords: The tokenizer.
+        about: Task, text settings, versions and so on.
+        folder: Where it was loaded from; None for one in memory.
+    """
+
+    def __init__(
+        self, classifier: Classifier, subwords: Subwords, about: About, *, folder: Path | None = None, recipe: str = ""
+    ) -> None:
+        self.classifier = classifier.eval()
+        self.subwords = subwords
+        self.about = about
+        self.folder = folder
+        self.recipe_yaml = recipe
+        self._multi_label = bool(plugins.find("task", about.task).MULTI_LABEL)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Bundle:
+        """Return the bundle of a folder; the manifest is checked before any other file is opened.
+
+        Nothing is executed or unpickled, no weight is random, and the network is not asked.
+
+        Raises:
+            BundleError: It is no bundle, or damaged, changed, unsafe, or of a newer format.
+        """
+        folder = Path(folder).expanduser()
+        checked = manifest.check_files(folder)
+        about, tokenizer = read_about(checked)
+        labels = checked.json(manifest.LABELS).get("labels")
+        classifier = _classifier(checked)
+        if labels != list(classifier.labels.names):
+            raise damaged(folder / manifest.LABELS, f"its labels are not those of {manifest.CONFIG}")
+        try:
+            subwords = Subwords.from_json(checked.text(manifest.TOKENIZER), tokenizer)
+        except (TypeError, ValueError) as error:
+            raise damaged(folder / manifest.BUNDLE, f"its tokenizer settings: {error}") from error
+        return cls(classifier, subwords, about, folder=folder, recipe=checked.text(manifest.RECIPE))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names in the order of the scores."""
+        return self.classifier.labels.names
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.about.task
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether each input is a pair of texts."""
+        return self.about.text.is_pair
+
+    def __repr__(self) -> str:
+        where = f"{str(self.folder)!r}, " if self.folder else ""
+        return f"Bundle({where}task={self.task!r}, labels={list(self.labels)!r})"
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a string is a sequence of strings, but one text
+        self, texts: str, threshold: Threshold | None = None, **compute: Unpack[Compute]
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, texts: Texts, threshold: Threshold | None = None, **compute: Unpack[Compute]
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, texts: str | Texts, threshold: Threshold | None = None, **compute: Unpack[Compute]
+    ) -> Prediction | list[Prediction]:
+        """Return a Prediction for each text (or pair), in input order; for a single text just its Prediction.
+
+        Args:
+            texts: An empty list gives an empty one. An empty text has a prediction too, with the flag `empty`.
+            threshold: A number, or numbers by label name; None for the bundle's own, then the task's rule.
+            **compute: See `headrace.predict.Compute`: `device`, `precision`, `progress`.
+
+        Raises:
+            DataError: An input is not a text (or a pair, for a bundle of pairs).
+            RecipeError: The threshold does not suit.
+        """
+        if isinstance(texts, str):
+            return self.predict([texts], threshold, **compute)[0]
+        checked = self._checked(texts)
+        store = self._encoded(checked)
+        scores = self._scores(store, compute)
+        chosen = self.about.threshold if threshold is None else threshold
+        return answers(scores, self.labels, task=self.task, threshold=chosen, flags=self._flags(checked, store))
+
+    def scores(self, texts: Texts, **compute: Unpack[Compute]) -> np.ndarray:
+        """Return the probability of each label, [texts, labels] float32, in input order.
+
+        Raises:
+            DataError: An input is not a text (or a pair, for a bundle of pairs).
+        """
+        return self._scores(self._encoded(self._checked(texts)), compute)
+
+    def embed(self, texts: Texts, pool: str = "mean", **compute: Unpack[Compute]) -> np.ndarray | list[np.ndarray]:
+        """Return vectors of the last hidden layer: [texts, width] float32, or with `pool="none"` one array a text.
+
+        Args:
+            texts: As in `predict`.
+            pool: `mean`, `cls`, `max`, `pooler` where the backbone has one, or `none` for [tokens, width] each.
+            **compute: See `headrace.predict.Compute`.
+
+        Raises:
+            DataError: An input is not a text (or a pair, for a bundle of pairs).
+            RecipeError: There is no such pooling.
+        """
+        if isinstance(texts, str):
+            texts = [texts]
+        store = self._encoded(self._checked(texts))
+        if pool == "none":
+            return token_vectors(self.classifier, store, **self._tokens(), **compute)
+        return embed(self.classifier, store, pool=pool, **self._tokens(), **compute)
+
+    def save(self, folder: str | Path, *, recipe_yaml: str | None = None) -> None:
+        """Write the bundle as a folder, whole or not at all.
+
+        Raises:
+            RunError: The disk is full or the folder cannot be written.
+        """
+        with atomic_folder(Path(folder)) as temporary:
+            save_weights(self.classifier, temporary / manifest.WEIGHTS)
+            write_json(temporary / manifest.CONFIG, self.classifier.config())
+            write_text(temporary / manifest.TOKENIZER, self.subwords.to_json())
+            write_json(temporary / manifest.LABELS, {"labels": list(self.labels)})
+            write_text(temporary / manifest.RECIPE, self.recipe_yaml if recipe_yaml is None else recipe_yaml)
+            description = {
+                "kind": KIND,
+                "head": asdict(self.classifier.settings),
+                "tokenizer": self.subwords.settings(),
+                **asdict(self.about),
+            }
+            write_json(temporary / manifest.BUNDLE, {"format": manifest.FORMAT_VERSION, **description})
+            manifest.write_manifest(temporary)
+
+    def _checked(self, texts: Any) -> list[Text]:
+        if isinstance(texts, str) or not hasattr(texts, "__len__") or isinstance(texts, Mapping):
+            raise DataError(
+                f"the texts are one {type(texts).__name__}, not a list of texts",
+                where="texts",
+                next="give a list, a tuple, a pandas Series or a numpy array",
+            )
+        if self.is_pair and isinstance(texts, tuple) and len(texts) == 2 and isinstance(texts[0], str):
+            raise DataError(
+                "the texts are one pair, not a list of pairs", where="texts", next="wrap it: [(first, second)]"
+            )
+        items = texts.tolist() if hasattr(texts, "tolist") else texts
+        return [self._checked_one(item, position) for position, item in enumerate(items)]
+
+    def _checked_one(self, item: object, position: int) -> Text:
+        if not self.is_pair and isinstance(item, str):
+            return item
+        if self.is_pair and isinstance(item, tuple | list) and len(item) == 2:
+            first, second = item
+            if isinstance(first, str) and isinstance(second, str):
+                return first, second
+        wanted = f"a pair ({', '.join(self.about.text.columns)})" if self.is_pair else "a text"
+        raise DataError(
+            f"{item!r:.80} is not {wanted}",
+            where=f"texts[{position}]",
+            next="this bundle takes pairs of texts" if self.is_pair else "this bundle takes single texts as strings",
+        )
+
+    def _encoded(self, texts: list[Text]) -> TokenStore:
+        # control characters go the same way as in training
+        if self.is_pair:
+            batch = RowBatch(texts=[text[0] for text in texts], pairs=[text[1] for text in texts]).clean()
+            cleaned: Any = list(zip(batch.texts, batch.pairs, strict=True))
+        else:
+            cleaned = RowBatch(texts=[text for text in texts if isinstance(text, str)]).clean().texts
+        settings = self.about.text
+        flat = self.subwords.encode_flat(
+            cleaned, max_length=settings.max_length, truncate=settings.truncate, pair=self.is_pair
+        )
+        return TokenStore(flat.ids, flat.offsets, flat.first_lengths, flat.full_lengths, flat.n_unknown)
+
+    def _flags(self, texts: list[Text], store: TokenStore) -> list[tuple[str, ...]]:
+        n_special = self.subwords.layout(pair=self.is_pair).n_special
+        columns = (store.lengths.tolist(), store.full_lengths.tolist(), store.n_unknown.tolist())
+        return [
+            flags_of(text, n_kept=kept, n_full=full, n_special=n_special, n_unknown=unknown)
+            for text, kept, full, unknown in zip(texts, *columns, strict=True)
+        ]
+
+    def _scores(self, store: TokenStore, compute: Compute) -> np.ndarray:
+        logits = score(self.classifier, store, **self._tokens(), **compute)
+        scores: np.ndarray = plugins.find("task", self.task).scores(torch.from_numpy(logits)).numpy()
+        return scores
+
+    def _tokens(self) -> dict[str, Any]:
+        return {"pad_id": self.subwords.pad_id, "uses_token_types": self.subwords.uses_token_types}
+
+
+def save_bundle(
+    folder: str | Path, *, classifier: Classifier, subwords: Subwords, **content: Unpack[Content]
+) -> Bundle:
+    """Write a bundle, whole or not at all, and return the same one in memory.
+
+    Args:
+        folder: Replaced if it is there.
+        classifier: With its label names.
+        subwords: The tokenizer.
+        **content: See `Content`.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written.
+    """
+    text = content["text"]
+    about = About(
+        task=content["task"],
+        text=text if isinstance(text, TextSettings) else text_settings(text),
+        threshold=content.get("threshold"),
+        data=dict(content.get("data") or {}),
+        versions=dict(content.get("versions") or versions()),
+        metrics=content.get("metrics"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    bundle = Bundle(classifier, subwords, about, folder=Path(folder), recipe=content["recipe_yaml"])
+    bundle.save(folder)
+    return bundle
+
+
+def _classifier(checked: manifest.CheckedFiles) -> Classifier:
+    """Return the classifier with the file's weights; what is not in the file is refused, never left random."""
+    config = checked.json(manifest.CONFIG)
+    path = checked.folder / manifest.WEIGHTS
+    try:
+        with torch.device("meta"):  # shapes alone: an absurd config takes no memory
+            expected = build_classifier(config).state_dict()
+        tensors = read_weights(path, expected)
+        with Unfilled():
+            classifier = build_classifier(config)
+    except ModelError as error:
+        raise BundleError(
+            error.what, where=str(checked.folder / manifest.CONFIG), next=error.next or "take the original bundle"
+        ) from error
+    classifier.load_state_dict(tensors, strict=True)
+    return classifier.eval()

@@ -1,0 +1,191 @@
+"""The verbs: they read the arguments, call one function each, and show its answer; torch is imported when needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headrace.cli_output import (
+    Answer,
+    check_answer,
+    demo_answer,
+    recipes_answer,
+    run_answer,
+    show,
+    show_error,
+    to_stderr,
+    write_json_line,
+)
+from headrace.errors import HeadraceError
+
+REPORT_AT = "https://github.com/headrace/headrace/issues"
+OUR_FAULT = 3
+MENDABLE = 2
+
+app = typer.Typer(
+    name="headrace",
+    help="Labelled text in; a fine-tuned classifier that you can trust, and run anywhere, out.",
+    epilog="Exit codes: 0 good · 1 findings · 2 you can mend it · 3 our fault · 130/143 interrupted, state saved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the output, and nothing else there.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as fit.epochs=5; may repeat."),
+]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, such as runs/demo/bundle.")]
+DataFile = Annotated[str, typer.Argument(metavar="FILE", help=".csv .tsv .jsonl .parquet (also .gz).")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb and end the process with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb, show its answer or its error, and return the exit code."""
+    as_json = "--json" in arguments
+    stdout = sys.stdout
+    try:
+        # Whatever a library prints must not stand between a program and the one JSON object.
+        with redirect_stdout(sys.stderr if as_json else stdout):
+            answer = app(args=list(arguments), prog_name="headrace", standalone_mode=False)
+        if not isinstance(answer, Answer):  # --help and --version have written what they say
+            return int(answer or 0)
+        show(answer, as_json=as_json, stream=stdout)
+        return answer.exit_code
+    except HeadraceError as error:
+        show_error(error, as_json=as_json, stdout=stdout, stderr=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`| head`); Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  (the last place before the user)
+        return _unexpected(error, as_json=as_json, stdout=stdout)
+
+
+def _unexpected(error: Exception, *, as_json: bool, stdout: Any) -> int:
+    usage = getattr(error, "format_message", None)  # click's errors; typer brings its own copy of click or not
+    if usage is not None:
+        if as_json:
+            write_json_line({"error": "UsageError", "what": usage(), "where": None, "next": "headrace --help"}, stdout)
+        else:
+            error.show()  # type: ignore[attr-defined]
+        return MENDABLE
+    traceback.print_exc(file=sys.stderr)
+    sys.stderr.write(f"\nThis is a fault of Headrace, not yours. Please report it with the lines above: {REPORT_AT}\n")
+    if as_json:
+        what = f"{type(error).__name__}: {error}"
+        write_json_line(
+            {"error": "InternalError", "what": what, "where": None, "next": f"report it: {REPORT_AT}"}, stdout
+        )
+    return OUR_FAULT
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"headrace {version('headrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"), json: Json = False
+) -> Answer:
+    """Fine-tune the installed MiniLM on a shipped sample, report, and predict three new texts."""
+    to_stderr("loading")
+    from headrace.demo import TEXTS
+    from headrace.demo import demo as fit_demo
+
+    return demo_answer(fit_demo(out), TEXTS)
+
+
+@app.command()
+def new(
+    file: DataFile,
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+    task: Annotated[str | None, typer.Option(help="single_label or multi_label, instead of the guess.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Look at a data file, guess columns and task, and write a commented recipe."""
+    from headrace.new import new as write_recipe
+
+    found = write_recipe(file, out=out, task=task)
+    text = out.read_text("utf-8")
+    return Answer({"recipe": str(out), **found.as_dict()}, [text, f"written to {out}; next: headrace check {out}"])
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None, json: Json = False) -> Answer:
+    """List the shipped recipes, or print one."""
+    from headrace.recipe import shipped_recipe, shipped_recipes
+
+    if name is None:
+        return recipes_answer(shipped_recipes())
+    text = shipped_recipe(name)
+    return Answer({"name": name, "recipe": text}, [text.rstrip()])
+
+
+@app.command()
+def check(recipe: RecipeName, set: Set = None, json: Json = False) -> Answer:
+    """Check a recipe and its data: faults, counts, lengths, findings, a shown batch; trains nothing."""
+    from headrace.check import check as look
+    from headrace.demo import located
+
+    return check_answer(look(located(recipe, overrides=set or ())), recipe=recipe)
+
+
+@app.command()
+def fit(
+    recipe: RecipeName,
+    set: Set = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE if not given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start anew in a folder that holds another run.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop with exit code 1 if the data have findings.")] = False,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Suggest a learning rate and plot it; no training.")
+    ] = False,
+    json: Json = False,
+) -> Answer:
+    """Train, evaluate and write a proved bundle; run again after any interruption, it goes on where it was."""
+    from headrace.demo import located
+    from headrace.train import fit as training
+
+    loaded = located(recipe, overrides=set or ())
+    if find_lr:
+        rate, plot = training.find_lr(loaded, out=out)
+        return Answer(
+            {"learning_rate": rate, "plot": str(plot)},
+            [
+                f"suggested learning rate: {rate:.2g}\nplot: {plot}",
+                f"next: headrace fit {recipe} --set fit.learning_rate={rate:.2g}",
+            ],
+        )
+    return run_answer(training.fit(loaded, out=out, force=force, strict=strict))

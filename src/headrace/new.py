@@ -89,7 +89,7 @@ def _column_lines(found: Guess) -> list[tuple[str, str | None]]:
         (f"  label: {label}", ("0/1 columns; " if len(found.label) > 1 else "") + f"seen: {_one_line(shown)}"),
     ]
     if found.separator:
-        lines.append((f"  labels_separator: {yaml_scalar(found.separator)}", "between the names of one text"))
+        lines.append((f"  label_separator: {yaml_scalar(found.separator)}", "between the names of one text"))
     return lines
 
 

@@ -44,7 +44,7 @@ class DataSettings(Closed):
     text: str | list[str] = Field("text", description="the text's column, or two for pairs")
     label: str | list[str] = Field("label", description="the label's column, or several 0/1 columns")
     labels: list[str] | None = Field(None, description="names and order of the labels")
-    labels_separator: str | None = Field(None, min_length=1, description="between the names in one multi-label column")
+    label_separator: str | None = Field(None, min_length=1, description="between the names in one multi-label column")
     max_length: Count = Field(256, description="tokens kept of a text, special tokens included")
     truncate: Literal["head", "tail", "head_tail"] = Field("head", description="which end of a long text is kept")
     limit: Count | None = Field(None, description="use this many rows of train, validation included")

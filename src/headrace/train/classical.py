@@ -37,10 +37,7 @@ def fit_classical_head(session: Session) -> None:
     )
     if model.head is None:
         raise ModelError(f"the head {values.head.name} has no layer", where="head")
-    with torch.no_grad():
-        output = model.head.output
-        output.weight.copy_(torch.from_numpy(weight))
-        output.bias.copy_(torch.from_numpy(bias))
+    model.head.set_output(weight, bias)
     seconds = time.perf_counter() - started
     logits = score(model, prepared.valid, **prepared.padding)
     module.valid_metrics = module.measure(torch.from_numpy(logits), torch.from_numpy(prepared.valid.targets))

@@ -148,7 +148,7 @@ class TextDataModule(lightning.LightningDataModule):
         columns = Columns(
             text=(text,) if isinstance(text, str) else tuple(text),
             label=(label,) if isinstance(label, str) else tuple(label),
-            separator=settings.pop("labels_separator", None),
+            separator=settings.pop("label_separator", None),
             multi_label=task == "multi_label",
             labels=tuple(settings.pop("labels", None) or ()),
         )

@@ -117,11 +117,10 @@ def write_predictions(session: Session, part: Part, scores: np.ndarray) -> None:
 def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) -> None:
     prepared, folder = session.prepared, session.folder
     data = session.recipe.data
-    save_bundle(
+    bundle = save_bundle(
         folder.bundle,
         classifier=session.module.model,
         subwords=prepared.subwords,
-        labels=prepared.labels,
         task=session.recipe.task,
         text={
             "max_length": data.max_length,
@@ -138,7 +137,7 @@ def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) ->
     part = prepared.test or prepared.valid
     texts = part.examples.texts(0, min(PROOF_TEXTS, len(part)))
     started = time.perf_counter()
-    prove_in_fresh_process(folder.bundle, texts, session.module.model)
+    prove_in_fresh_process(folder.bundle, texts, bundle.scores(texts))
     session.say(f"the bundle gives bit-equal scores in a fresh process ({duration(time.perf_counter() - started)})")
 
 

@@ -198,7 +198,7 @@ def data_plan(values: RecipeValues) -> DataPlan:
     columns = Columns(
         text=(data.text,) if isinstance(data.text, str) else tuple(data.text),
         label=(data.label,) if isinstance(data.label, str) else tuple(data.label),
-        separator=data.labels_separator,
+        separator=data.label_separator,
         multi_label=values.task == "multi_label",
         labels=tuple(data.labels or ()),
     )
@@ -332,7 +332,7 @@ def _keep_in_folder(
             write_text(path.with_suffix(".fingerprint"), examples.fingerprint)
         changes[f"data.{name}"] = str(path.resolve())
         changes["data.text"] = ["text", "pair"] if examples.is_pair else "text"
-    changes |= {"data.label": "label", "data.labels_separator": None}
+    changes |= {"data.label": "label", "data.label_separator": None}
     if len(plan.columns.label) > 1:
         changes["data.labels"] = list(plan.columns.labels or plan.columns.label)
     return changes

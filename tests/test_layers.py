@@ -11,40 +11,27 @@ PACKAGE = Path(headrace.__file__).parent
 
 #: From the ground up. Modules of one folder are one layer; what has no place here fails the test.
 ORDER = [
-    "errors",
-    "files",
-    "plugins",
-    "tables",
-    "data",
-    "text",
-    "backbones",
-    "tasks",
-    "model",
-    "intervals",
-    "metrics",
-    "decide",
-    "predict",
-    "baseline",
-    "evaluate",
-    "compare",
-    "doctor",
-    "explain",
-    "report",
-    "bundle",
-    "similar",
-    "recipe",
-    "new",
-    "train",
-    "check",
-    "demo",
-    "export",
-    "serve",
-    "cli_output",
-    "cli",
-    "__main__",
+    *("errors", "files", "plugins", "tables", "data", "text", "backbones", "tasks", "head", "model"),
+    *(
+        "metrics",
+        "intervals",
+        "decide",
+        "predict",
+        "baseline",
+        "evaluation",
+        "evaluate",
+        "compare",
+        "doctor",
+        "explain",
+    ),
+    *("report", "bundle", "similar", "recipe", "guess", "new", "apply", "train", "check", "demo", "export", "serve"),
+    *("cli_output", "cli", "__main__"),
 ]
 LIGHTNING_IS_FOR = {"train"}
-WITHOUT_TORCH = {"errors", "files", "plugins", "tables", "data", "intervals", "metrics", "recipe", "new"}
+WITHOUT_TORCH = {
+    *("errors", "files", "plugins", "tables", "data", "metrics", "intervals", "evaluation", "evaluate", "report"),
+    *("recipe", "guess", "new", "cli_output"),
+}
 
 
 def modules() -> dict[str, ast.Module]:

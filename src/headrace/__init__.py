@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.apply import evaluate as evaluate
     from headrace.bundle import Bundle as Bundle
-    from headrace.bundle import evaluate as evaluate
     from headrace.check import check as check
     from headrace.errors import HeadraceError as HeadraceError
-    from headrace.evaluate import Evaluation as Evaluation
+    from headrace.evaluation import Evaluation as Evaluation
     from headrace.predict import Prediction as Prediction
     from headrace.recipe import Recipe as Recipe
     from headrace.train.data import TextDataModule as TextDataModule
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "headrace.bundle",
     "ClassifierModule": "headrace.train.module",
-    "Evaluation": "headrace.evaluate",
+    "Evaluation": "headrace.evaluation",
     "HeadraceError": "headrace.errors",
     "Prediction": "headrace.predict",
     "Recipe": "headrace.recipe",
     "TextDataModule": "headrace.train.data",
     "check": "headrace.check",
-    "evaluate": "headrace.bundle",
+    "evaluate": "headrace.apply",
     "fit": "headrace.train.fit",
 }
 

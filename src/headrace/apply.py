@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +26,20 @@ from headrace.files import atomic_file
 from headrace.predict import POOLS, Prediction
 from headrace.recipe.document import read_document
 from headrace.report import error_rows, write_errors, write_report
+from headrace.similar import rank
 from headrace.tables import TableWriter, extension_of, write_rows
 
 ROWS_AT_A_TIME = 4096  # texts and scores of so many rows are held at once
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Piped:
+    """Texts that came through a pipe; messages call it by its name, not by the file that holds it meanwhile."""
+
+    path: Path
+    NAME: ClassVar[str] = "standard input"
 
 
 @dataclass(frozen=True)
@@ -53,18 +64,18 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Match:
+class Found:
     """A document that is like the query: its row, its text, and the cosine of the two vectors in [-1, 1]."""
 
     row: int
-    similarity: float
+    cosine: float
     text: str | tuple[str, str]
     file: str | None = None
 
 
 def predict_file(
     bundle: Bundle | str | Path,
-    source: str | Path,
+    source: str | Path | Piped,
     out: str | Path,
     *,
     threshold: float | None = None,
@@ -78,7 +89,7 @@ def predict_file(
 
     Args:
         bundle: A bundle or its folder.
-        source: A file with the text's column of the training data.
+        source: A file with the text's column of the training data, or a pipe.
         out: `.csv .tsv .jsonl .parquet`.
         threshold: Instead of the bundle's own.
         raw: Write texts to CSV without the guard against formulas.
@@ -114,7 +125,7 @@ def predict_file(
 
 
 def predict_rows(
-    bundle: Bundle | str | Path, source: str | Path, *, threshold: float | None = None
+    bundle: Bundle | str | Path, source: str | Path | Piped, *, threshold: float | None = None
 ) -> tuple[list[tuple[int, Prediction]], Examples]:
     """Return (row, prediction) of each text of a file, and the texts; for files that fit into memory.
 
@@ -222,9 +233,9 @@ def embed_file(
     return len(examples), width
 
 
-def similar(
-    bundle: Bundle | str | Path, query: str | tuple[str, str], source: str | Path, *, top: int = 10, pool: str = "mean"
-) -> list[Match]:
+def similar_in_file(
+    bundle: Bundle | str | Path, query: str, source: str | Path, *, top: int = 10, pool: str = "mean"
+) -> list[Found]:
     """Return the documents of a file that are nearest to a query by the cosine of their vectors, the nearest first.
 
     Raises:
@@ -232,17 +243,19 @@ def similar(
     """
     loaded = _loaded(bundle)
     examples = _texts(loaded, source, on_bad_row="error")
-    wanted = _unit(np.asarray(loaded.embed([query], pool=pool)))[0]  # type: ignore[arg-type]
+    wanted = np.asarray(loaded.embed([query], pool=pool))
     best: list[tuple[float, int]] = []
     for start, stop in examples.batches(ROWS_AT_A_TIME):
-        cosines = _unit(np.asarray(loaded.embed(examples.texts(start, stop), pool=pool))) @ wanted
+        indices, cosines = rank(wanted, np.asarray(loaded.embed(examples.texts(start, stop), pool=pool)), top)
         # Of equal ones the earlier row wins: the negative position sorts it first.
-        best = heapq.nlargest(top, [*best, *((float(c), -(start + i)) for i, c in enumerate(cosines))])
-    return [_match(examples, -place, cosine) for cosine, place in best]
+        here = zip(cosines[0].tolist(), (-(start + indices[0])).tolist(), strict=True)
+        best = heapq.nlargest(top, [*best, *here])
+    return [_found(examples, -place, cosine) for cosine, place in best]
 
 
-def texts_from(stream: BinaryIO, bundle: Bundle, *, folder: Path) -> Path:
-    """Write what comes through a pipe to a file in `folder` that can be predicted, and return it.
+@contextmanager
+def piped(stream: BinaryIO, bundle: Bundle) -> Iterator[Piped]:
+    """Keep what comes through a pipe in a temporary file while the block lasts, and yield it as a source.
 
     Lines that begin with `{` are JSON objects with the bundle's columns. Other lines are texts; for a bundle of pairs,
     two texts with a tab between them.
@@ -251,25 +264,28 @@ def texts_from(stream: BinaryIO, bundle: Bundle, *, folder: Path) -> Path:
         DataError: A line of pairs has not exactly one tab.
     """
     columns = bundle.about.text.columns
-    path = folder / "stdin.jsonl"
-    is_json: bool | None = None
-    with open(path, "w", encoding="utf-8") as file:
-        for number, raw in enumerate(stream, start=1):
-            line = raw.decode("utf-8", "replace").rstrip("\r\n")
-            if is_json is None and line.strip():
-                is_json = line.lstrip().startswith("{")
-            if is_json or is_json is None:
-                file.write(f"{line}\n")
-                continue
-            parts = line.split("\t") if len(columns) > 1 else [line]
-            if len(parts) != len(columns):
-                raise DataError(
-                    f"the line has {len(parts) - 1} tabs; a pair is two texts with one tab between them",
-                    where=f"standard input:{number}",
-                    next=f'or write JSON lines: {{"{columns[0]}": …, "{columns[-1]}": …}}',
-                )
-            file.write(json.dumps(dict(zip(columns, parts, strict=True))) + "\n")
-    return path
+    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+        path = Path(folder) / "lines.jsonl"
+        is_json: bool | None = None
+        with open(path, "w", encoding="utf-8") as file:
+            for number, raw in enumerate(stream, start=1):
+                line = raw.decode("utf-8", "replace").rstrip("\r\n")
+                if is_json is None and line.strip():
+                    is_json = line.lstrip().startswith("{")
+                file.write(line if is_json or is_json is None else _json_of(line, columns, number))
+                file.write("\n")
+        yield Piped(path)
+
+
+def _json_of(line: str, columns: Sequence[str], number: int) -> str:
+    parts = line.split("\t") if len(columns) > 1 else [line]
+    if len(parts) != len(columns):
+        raise DataError(
+            f"the line has {len(parts) - 1} tabs; a pair is two texts with one tab between them",
+            where=f"{Piped.NAME}:{number}",
+            next=f'or write JSON lines: {{"{columns[0]}": …, "{columns[-1]}": …}}',
+        )
+    return json.dumps(dict(zip(columns, parts, strict=True)), ensure_ascii=False)
 
 
 def with_label_columns(bundle: Bundle) -> TextSettings:
@@ -296,8 +312,18 @@ def _loaded(bundle: Bundle | str | Path) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
 
 
-def _texts(bundle: Bundle, source: str | Path, *, on_bad_row: Any = "skip") -> Examples:
-    return read(source, Columns(text=bundle.about.text.columns), on_bad_row=on_bad_row, label_required=False)
+def _texts(bundle: Bundle, source: str | Path | Piped, *, on_bad_row: Any = "skip") -> Examples:
+    columns = Columns(text=bundle.about.text.columns)
+    if not isinstance(source, Piped):
+        return read(source, columns, on_bad_row=on_bad_row, label_required=False)
+    place = str(source.path)
+    try:
+        examples = read(source.path, columns, on_bad_row=on_bad_row, label_required=False)
+    except DataError as error:
+        what, where = error.what.replace(place, Piped.NAME), (error.where or Piped.NAME).replace(place, Piped.NAME)
+        raise DataError(what, where=where, next=error.next) from error
+    bad = tuple(replace(row, where=row.where.replace(place, Piped.NAME)) for row in examples.bad_rows)
+    return replace(examples, source=Piped.NAME, bad_rows=bad)
 
 
 def _parts(examples: Examples, progress: Progress | None) -> Iterator[Any]:
@@ -361,11 +387,7 @@ def _parquet(file: BinaryIO, width: int) -> Write:
     return write
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
-
-
-def _match(examples: Examples, place: int, similarity: float) -> Match:
+def _found(examples: Examples, place: int, cosine: float) -> Found:
     file = examples.column(FILE, place, place + 1)[0] if FILE in examples.table.column_names else None
     text = examples.texts(place, place + 1)[0]
-    return Match(examples.column(ROW, place, place + 1)[0], round(similarity, 6), text, file)
+    return Found(examples.column(ROW, place, place + 1)[0], round(cosine, 6), text, file)

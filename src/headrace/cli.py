@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,15 +15,21 @@ import typer
 from headrace.cli_output import (
     Answer,
     check_answer,
+    counted,
     demo_answer,
+    evaluation_answer,
+    exported_answer,
+    predicted_answer,
+    predictions_answer,
     recipes_answer,
     run_answer,
     show,
     show_error,
+    similar_answer,
     to_stderr,
     write_json_line,
 )
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, RecipeError, suggestion
 
 REPORT_AT = "https://github.com/headrace/headrace/issues"
 OUR_FAULT = 3
@@ -46,6 +52,10 @@ Set = Annotated[
 ]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, such as runs/demo/bundle.")]
+Threshold = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Multi-label: from which score on a label is given.")
+]
+Pool = Annotated[str, typer.Option(help="mean, cls or max: from token vectors to one.")]
 DataFile = Annotated[str, typer.Argument(metavar="FILE", help=".csv .tsv .jsonl .parquet (also .gz).")]
 
 
@@ -189,3 +199,90 @@ def fit(
             ],
         )
     return run_answer(training.fit(loaded, out=out, force=force, strict=strict))
+
+
+@app.command()
+def evaluate(
+    bundle: BundleFolder,
+    file: DataFile,
+    out: Annotated[Path | None, typer.Option(help="A folder for report.json and errors.csv.")] = None,
+    threshold: Threshold = None,
+    json: Json = False,
+) -> Answer:
+    """Score labelled texts with a bundle: metrics with intervals."""
+    from headrace.apply import evaluate as evaluate_file
+
+    evaluation = evaluate_file(bundle, file, out=out, threshold=threshold, progress=counted("scored"))
+    return evaluation_answer(evaluation, out)
+
+
+@app.command()
+def predict(
+    bundle: BundleFolder,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="A data file, or - for lines or JSON lines from a pipe.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help=".csv .tsv .jsonl .parquet; on the output if not given.")
+    ] = None,
+    threshold: Threshold = None,
+    raw: Annotated[bool, typer.Option("--raw", help="CSV without the guard against spreadsheet formulas.")] = False,
+    json: Json = False,
+) -> Answer:
+    """Predict the texts of a file, in its order."""
+    from headrace.apply import piped, predict_file, predict_rows
+    from headrace.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    with piped(sys.stdin.buffer, loaded) if file == "-" else nullcontext(file) as source:
+        if out is None:
+            return predictions_answer(*predict_rows(loaded, source, threshold=threshold))
+        progress = counted("predicted")
+        return predicted_answer(predict_file(loaded, source, out, threshold=threshold, raw=raw, progress=progress))
+
+
+@app.command()
+def embed(
+    bundle: BundleFolder,
+    file: DataFile,
+    out: Annotated[Path, typer.Option("-o", "--out", help=".npy or .parquet")],
+    pool: Pool = "mean",
+    json: Json = False,
+) -> Answer:
+    """Write a vector of the last hidden layer for each text of a file."""
+    from headrace.apply import embed_file
+
+    n_rows, width = embed_file(bundle, file, out, pool=pool, progress=counted("embedded"))
+    value = {"out": str(out), "n_rows": n_rows, "width": width, "pool": pool}
+    return Answer(value, [f"{n_rows:,} vectors of width {width}: {out}"])
+
+
+@app.command()
+def similar(
+    bundle: BundleFolder,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A text.")],
+    file: DataFile,
+    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    pool: Pool = "mean",
+    json: Json = False,
+) -> Answer:
+    """Show the texts of a file that are nearest to a query."""
+    from headrace.apply import similar_in_file
+
+    return similar_answer(similar_in_file(bundle, query, file, top=top, pool=pool))
+
+
+@app.command()
+def export(
+    bundle: BundleFolder,
+    to: Annotated[str, typer.Option("--to", help="transformers")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
+    json: Json = False,
+) -> Answer:
+    """Write a bundle as a folder that transformers' pipeline opens, with equal logits."""
+    from headrace.bundle import Bundle
+    from headrace.export import to_transformers
+
+    if to != "transformers":
+        raise RecipeError(f"there is no export to {to!r}", where="--to", next=suggestion(to, ["transformers"]))
+    return exported_answer(to_transformers(Bundle.load(bundle), out))

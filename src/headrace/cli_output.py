@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from headrace.apply import Found, Predicted
     from headrace.check import Check
+    from headrace.data.examples import Examples
     from headrace.demo import Demo
     from headrace.errors import HeadraceError
+    from headrace.evaluation import Evaluation
+    from headrace.export import Exported
     from headrace.predict import Prediction
     from headrace.train.fit import Run
 
 MAX_SHOWN_LABELS = 50
 MAX_SHOWN_FINDINGS = 30
+MAX_SHOWN_ROWS = 100
+MAX_SHOWN_CHARACTERS = 200
+TOLD_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,10 @@ def check_answer(check: Check, *, recipe: str) -> Answer:
 
 def _batch_parts(check: Check) -> list[str | Table]:
     batch = check.batch
-    rows = [(text.where, ", ".join(text.labels) or "(no label)", str(text.n_tokens), text.text) for text in batch.texts]
+    rows = [
+        (Path(text.where).name, ", ".join(text.labels) or "(no label)", str(text.n_tokens), text.text)
+        for text in batch.texts
+    ]
     title = (
         f"the first step: {batch.n_texts} texts, the longest has {batch.width} tokens; "
         f"{_percent(batch.padding_share)} would be padding in one piece"
@@ -224,6 +235,73 @@ def best_of(prediction: Prediction) -> str:
     """Return a prediction's label or labels with their scores."""
     names = [prediction.label] if prediction.label is not None else list(prediction.labels)
     return ", ".join(f"{name} {prediction.scores[name]:.2f}" for name in names) or "(no label)"
+
+
+def evaluation_answer(evaluation: Evaluation, out: Path | None) -> Answer:
+    """Answer `evaluate`."""
+    places = [] if out is None else [f"figures:      {out / 'report.json'}\nworst errors: {out / 'errors.csv'}"]
+    return Answer({"evaluation": evaluation.as_dict(), "out": out}, [str(evaluation), *places])
+
+
+def predicted_answer(predicted: Predicted) -> Answer:
+    """Answer `predict -o`: exit code 1 if rows could not be read."""
+    parts = [f"{predicted.n_rows:,} predictions: {predicted.out}"]
+    parts += [f"{count:,} texts are flagged {flag!r}" for flag, count in sorted(predicted.n_flagged.items())]
+    if predicted.n_bad_rows:
+        parts.append(f"{predicted.n_bad_rows:,} rows could not be read, with reasons: {predicted.bad_rows}")
+    return Answer(predicted.as_dict(), parts, exit_code=1 if predicted.n_bad_rows else 0)
+
+
+def predictions_answer(found: Sequence[tuple[int, Prediction]], examples: Examples) -> Answer:
+    """Answer `predict` without a file to write to: exit code 1 if rows could not be read."""
+    bad = [{"where": b.where, "reason": b.reason} for b in examples.bad_rows]
+    value = {
+        "predictions": [{"row": row, **prediction.as_dict()} for row, prediction in found],
+        "n_bad_rows": examples.n_bad_rows,
+        "bad_rows": bad,
+    }
+    shown = found[:MAX_SHOWN_ROWS]
+    texts = examples.texts(0, len(shown))
+    rows = [(str(row), best_of(p), _shown(text)) for (row, p), text in zip(shown, texts, strict=True)]
+    parts: list[str | Table] = [Table(("row", "prediction", "text"), rows)]
+    if len(found) > len(shown):
+        parts.append(f"… and {len(found) - len(shown):,} more; -o FILE writes all of them")
+    parts += [f"row left out: {b['where']}: {b['reason']}" for b in bad[:MAX_SHOWN_FINDINGS]]
+    return Answer(value, parts, exit_code=1 if examples.n_bad_rows else 0)
+
+
+def similar_answer(matches: Sequence[Found]) -> Answer:
+    """Answer `similar`."""
+    rows = [(f"{match.cosine:.4f}", str(match.row), _shown(match.text)) for match in matches]
+    return Answer({"matches": [asdict(match) for match in matches]}, [Table(("cosine", "row", "text"), rows)])
+
+
+def exported_answer(exported: Exported) -> Answer:
+    """Answer `export`."""
+    value = {
+        "out": exported.folder,
+        "largest_difference": exported.largest_difference,
+        "notes": list(exported.notes),
+    }
+    agreed = f"its logits differ from the bundle's by at most {exported.largest_difference:.2g}"
+    return Answer(value, [f"written: {exported.folder}\n{agreed}", *(f"note: {note}" for note in exported.notes)])
+
+
+def _shown(text: str | Sequence[str]) -> str:
+    joined = text if isinstance(text, str) else " / ".join(text)
+    return joined if len(joined) <= MAX_SHOWN_CHARACTERS else f"{joined[: MAX_SHOWN_CHARACTERS - 1]}…"
+
+
+def counted(what: str) -> Callable[[int, int], None]:
+    """Return a function that tells on the error stream, every five seconds, how far the work is."""
+    told = [time.monotonic()]
+
+    def tell(done: int, total: int) -> None:
+        if time.monotonic() - told[0] >= TOLD_EVERY_S:
+            told[0] = time.monotonic()
+            to_stderr(f"{what} {done:,} of {total:,}")
+
+    return tell
 
 
 def to_stderr(line: str) -> None:

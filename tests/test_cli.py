@@ -1,0 +1,374 @@
+"""The verbs from the outside: what they print, where, and with which exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import cli
+from headrace.cli_output import Answer, Table, printable, show
+from headrace.errors import HeadraceError, Interrupted, TrainingStopped
+from tiny import tiny_folder
+from tiny_bundle import csv_file, tiny_bundle
+
+VERBS = ["demo", "new", "recipes", "check", "fit", "evaluate", "predict", "embed", "similar", "export"]
+LIGHT = "import sys; from headrace.cli import run; code = run(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe over 40 rows on a random encoder of width 32."""
+    tiny_folder(tmp_path, "bert", name="backbone")
+    csv_file(tmp_path / "train.csv", 40)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"data: {{train: train.csv, valid: 20%, max_length: 32}}\nbackbone: {tmp_path / 'backbone'}\n"
+        "fit: {epochs: 1, batch_size: 8, precision: fp32}\nlogger: none\n",
+        "utf-8",
+    )
+    return path
+
+
+def ran(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = cli.run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def answered(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
+    """Run with --json; the whole output must be one JSON object."""
+    code, out, _ = ran(capsys, *arguments, "--json")
+    value = json.loads(out)
+    assert isinstance(value, dict)
+    return code, value
+
+
+# -- help, version, recipes ---------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ran(capsys, "--help")
+    assert code == 0
+    assert [verb for verb in VERBS if f" {verb} " in out] == VERBS
+    assert "130/143 interrupted" in out
+    assert len(cli.app.registered_commands) == len(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_and_json(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, out, _ = ran(capsys, verb, "--help")
+    assert code == 0
+    assert "--json" in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["--version"], ["recipes"], ["recipes", "imdb"]])
+def test_help_and_recipes_import_no_torch_and_answer_at_once(arguments: list[str]) -> None:
+    took = []
+    for _ in range(3):  # the best of three: the machine may be busy
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - started)
+    assert done.stdout
+    assert {"torch", "transformers", "lightning", "datasets"} & set(done.stderr.split()) == set()
+    assert min(took) < 1.0
+
+
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ran(capsys, "--version")
+    assert code == 0
+    assert out.startswith("headrace 0.")
+
+
+def test_recipes_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ran(capsys, "recipes")
+    assert code == 0
+    assert "imdb_distilbert" in out
+    code, out, _ = ran(capsys, "recipes", "toxic")
+    assert code == 0
+    assert out.startswith("# Toxic comments")
+    assert "label: [toxic, severe_toxic, obscene, threat, insult, identity_hate]" in out
+    assert len(answered(capsys, "recipes")[1]["recipes"]) == 8
+    assert answered(capsys, "recipes", "mnli")[1]["recipe"].startswith("# MNLI")
+
+
+# -- errors and exit codes ----------------------------------------------------------------------------------------
+
+
+def test_what_the_user_can_mend_is_exit_2_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = ran(capsys, "recipes", "toxik")
+    assert code == 2
+    assert out == ""
+    assert err.splitlines()[0] == "RecipeError: there is no shipped recipe named 'toxik'"
+    assert "  next:  did you mean 'toxic'?" in err
+    assert "Traceback" not in err
+
+
+def test_with_json_the_error_is_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    code, value = answered(capsys, "recipes", "toxik")
+    assert code == 2
+    assert value["error"] == "RecipeError"
+    assert value["what"] == "there is no shipped recipe named 'toxik'"
+    assert "did you mean 'toxic'?" in value["next"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fitt"], ["fit"], ["recipes", "--nope"], ["similar", "b", "q", "f", "--top", "0"]]
+)
+def test_a_wrong_command_line_is_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, out, err = ran(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: headrace" in err
+    assert answered(capsys, *arguments)[1]["error"] == "UsageError"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (HeadraceError("x"), 2),
+        (TrainingStopped("the loss is not a finite number at step 3"), 1),
+        (Interrupted("stopped", exit_code=130), 130),
+        (Interrupted("stopped", exit_code=143), 143),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_kind_of_end_has_its_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("headrace.recipe.shipped_recipes", fail)
+    found, _, err = ran(capsys, "recipes")
+    assert found == code
+    assert "Traceback" not in err
+
+
+def test_our_fault_is_exit_3_with_traceback_and_where_to_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("headrace.recipe.shipped_recipes", fail)
+    code, out, err = ran(capsys, "recipes")
+    assert (code, out) == (3, "")
+    assert "Traceback (most recent call last)" in err
+    assert "This is a fault of Headrace, not yours. Please report it" in err
+    code, value = answered(capsys, "recipes")
+    assert code == 3
+    assert value["what"] == "ZeroDivisionError: division by zero"
+
+
+def test_what_a_library_prints_does_not_touch_the_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chatty() -> dict[str, str]:
+        print("Loading weights: 100%")
+        return {"a": "b"}
+
+    monkeypatch.setattr("headrace.recipe.shipped_recipes", chatty)
+    code, out, err = ran(capsys, "recipes", "--json")
+    assert (code, json.loads(out)) == (0, {"recipes": {"a": "b"}})
+    assert "Loading weights" in err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    program = f"{sys.executable} -m headrace recipes imdb | true"
+    done = subprocess.run(
+        ["bash", "-c", f"{program}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+
+
+def test_control_characters_of_the_data_do_not_reach_the_terminal() -> None:
+    stream = io.StringIO()
+    show(Answer({}, ["a\x1b[31mred\x07", Table(("x",), [("\x1b]0;title\x07",)])]), as_json=False, stream=stream)
+    assert "\x1b" not in stream.getvalue()
+    assert "\x07" not in stream.getvalue()
+    assert printable("two\nlines\tand a tab") == "two\nlines and a tab"
+    assert printable("[bold]") == "[bold]"
+
+
+# -- the verbs on a tiny model ------------------------------------------------------------------------------------
+
+
+def test_new_then_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    csv_file(tmp_path / "train.csv", 40)
+    code, out, _ = ran(capsys, "new", "train.csv")
+    assert code == 0
+    assert "label: label" in out
+    assert "next: headrace check recipe.yaml" in out
+    code, value = answered(capsys, "new", "train.csv", "--out", "second.yaml")
+    assert code == 0
+    assert (value["recipe"], value["labels"]) == ("second.yaml", {"bad": 20, "good": 20})
+    assert answered(capsys, "new", "train.csv")[0] == 2
+
+
+def test_check_shows_counts_and_a_batch(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    code, out, _ = ran(capsys, "check", recipe)
+    assert code == 0
+    assert "4 steps of training" in out
+    assert "text as the model sees it" in out
+    assert f"nothing to mend; next: headrace fit {recipe}" in out
+    assert answered(capsys, "check", recipe)[1]["is_clean"] is True
+
+
+def test_check_ends_with_1_when_there_are_findings(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    csv_file(tmp_path / "test.csv", 6)  # the same rows as in train.csv
+    code, out, _ = ran(capsys, "check", recipe, "--set", f"data.test={tmp_path / 'test.csv'}")
+    assert code == 1
+    assert "error [" in out
+    code, value = answered(capsys, "check", recipe, "--set", f"data.test={tmp_path / 'test.csv'}")
+    assert code == 1
+    assert value["findings"][0]["severity"] == "error"
+
+
+def test_check_names_the_faults_of_a_recipe(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    code, _, err = ran(capsys, "check", recipe, "--set", "fit.epoch=3")
+    assert code == 2
+    assert "there is no key 'fit.epoch'" in err
+    assert "did you mean 'epochs'?" in err
+
+
+def test_fit_trains_once_and_says_so_the_second_time(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    code, value = answered(capsys, "fit", recipe, "--out", "run")
+    assert code == 0
+    assert value["was_finished"] is False
+    assert 0 <= value["evaluation"]["metrics"]["accuracy"]["value"] <= 1
+    assert Path(value["bundle"], "manifest.json").is_file()
+    code, out, err = ran(capsys, "fit", recipe, "--out", "run")
+    assert code == 0
+    assert "accuracy" in out
+    assert "next: headrace predict run/bundle FILE -o predictions.csv" in out
+    assert "nothing was trained" in err
+    assert ran(capsys, "predict", "run/bundle", "train.csv", "-o", "p.csv")[0] == 0
+    code, _, err = ran(capsys, "fit", recipe, "--out", "run", "--set", "seed=14")
+    assert code == 2
+    assert "seed: 13 -> 14" in err
+
+
+def test_fit_strict_ends_with_1_when_there_are_findings(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    csv_file(tmp_path / "test.csv", 6)
+    code, _, err = ran(capsys, "fit", recipe, "--strict", "--set", f"data.test={tmp_path / 'test.csv'}")
+    assert code == 1
+    assert "--strict stops at them" in err
+
+
+def test_predict_writes_or_shows(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv", 4)
+    code, out, _ = ran(capsys, "predict", bundle, path, "-o", "p.csv")
+    assert code == 0
+    assert "4 predictions: p.csv" in out
+    assert len((tmp_path / "p.csv").read_text("utf-8").splitlines()) == 5
+    code, value = answered(capsys, "predict", bundle, path)
+    assert code == 0
+    assert [row["row"] for row in value["predictions"]] == [2, 3, 4, 5]
+    assert set(value["predictions"][0]["scores"]) == {"bad", "good"}
+
+
+def test_predict_reads_a_pipe(
+    capsys: pytest.CaptureFixture[str], bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = type("Pipe", (), {"buffer": io.BytesIO(b"a good film\nthe plot is bad\n")})
+    monkeypatch.setattr(sys, "stdin", pipe)
+    code, value = answered(capsys, "predict", bundle, "-")
+    assert code == 0
+    assert len(value["predictions"]) == 2
+
+
+def test_bad_rows_end_with_1(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a good film"}\n{"text":\n', "utf-8")
+    code, out, _ = ran(capsys, "predict", bundle, "a.jsonl", "-o", "p.csv")
+    assert code == 1
+    assert "1 rows could not be read, with reasons: p.csv.bad_rows.jsonl" in out
+    code, value = answered(capsys, "predict", bundle, "a.jsonl")
+    assert (code, value["n_bad_rows"], len(value["predictions"])) == (1, 1, 1)
+
+
+def test_evaluate_shows_metrics_with_intervals(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    path = csv_file(tmp_path / "a.csv", 20)
+    code, out, _ = ran(capsys, "evaluate", bundle, path, "--out", "ev")
+    assert code == 0
+    assert "95 % interval" in out
+    assert "ev/report.json" in out
+    assert (tmp_path / "ev" / "errors.csv").is_file()
+    accuracy = answered(capsys, "evaluate", bundle, path)[1]["evaluation"]["metrics"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+
+
+def test_embed_and_similar(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv", 6)
+    code, value = answered(capsys, "embed", bundle, path, "-o", "v.npy", "--pool", "cls")
+    assert code == 0
+    assert (value["n_rows"], value["width"]) == (6, 32)
+    code, value = answered(capsys, "similar", bundle, "a good film", path, "--top", "2")
+    assert code == 0
+    assert len(value["matches"]) == 2
+    code, out, _ = ran(capsys, "similar", bundle, "a good film", path)
+    assert code == 0
+    assert "cosine" in out
+
+
+def test_export_writes_a_folder_or_gives_the_reason(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    code, value = answered(capsys, "export", bundle, "--to", "transformers", "-o", "exported")
+    assert code == 0
+    assert value["largest_difference"] <= 1e-5
+    assert (tmp_path / "exported" / "config.json").is_file()
+    code, _, err = ran(capsys, "export", bundle, "--to", "onnx", "-o", "x")
+    assert code == 2
+    assert "there is no export to 'onnx'" in err
+
+
+def test_a_folder_that_is_no_bundle_is_exit_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments in (
+        ["predict", tmp_path, "a.csv"],
+        ["evaluate", tmp_path, "a.csv"],
+        ["similar", tmp_path, "q", "a.csv"],
+    ):
+        code, value = answered(capsys, *arguments)
+        assert (code, value["error"]) == (2, "BundleError")
+
+
+def test_shipped_samples_are_found_wherever_one_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tiny_folder(tmp_path, "bert", name="backbone")
+    for name, n_labels in (("demo", 2), ("reviews", 2), ("pairs", 3), ("tickets", 6)):
+        code, value = answered(capsys, "check", name, "--set", f"backbone={tmp_path / 'backbone'}")
+        assert code in (0, 1)
+        assert len(value["labels"]) == n_labels, name
+        assert [split["name"] for split in value["splits"]] == ["train", "valid", "test"]
+
+
+def test_a_recipe_with_a_base_finds_the_samples_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tiny_folder(tmp_path, "bert", name="backbone")
+    (tmp_path / "mine.yaml").write_text(f"base: reviews\nbackbone: {tmp_path / 'backbone'}\n", "utf-8")
+    code, value = answered(capsys, "check", "mine.yaml")
+    assert code == 0
+    assert value["splits"][2]["n_rows"] == 80

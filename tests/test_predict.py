@@ -1,0 +1,219 @@
+"""Scores in input order whatever the batches, and the answers that are made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headrace.data.examples import LabelSet
+from headrace.errors import ModelError, RecipeError
+from headrace.head import HeadSettings
+from headrace.model import Classifier, load_classifier
+from headrace.predict import Prediction, answers, embed, flags_of, score, thresholds, token_vectors
+from headrace.text.store import TokenStore
+from headrace.text.subwords import Encoded, Subwords
+from tiny import SENTENCES, tiny_folder
+
+TEXTS = [*SENTENCES, "", "film", " ".join(SENTENCES), "☃ ☃"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def classifier(folder: Path) -> Classifier:
+    torch.manual_seed(3)
+    return load_classifier(
+        backbone=str(folder), head=HeadSettings(pool="mean"), labels=LabelSet(("a", "b", "c")), multi_label=False
+    )
+
+
+@pytest.fixture(scope="module")
+def subwords(folder: Path) -> Subwords:
+    return Subwords.load(folder)
+
+
+@pytest.fixture(scope="module")
+def tokens(subwords: Subwords) -> dict[str, Any]:
+    return {"pad_id": subwords.pad_id, "uses_token_types": subwords.uses_token_types}
+
+
+@pytest.fixture(scope="module")
+def encoded(subwords: Subwords) -> list[Encoded]:
+    return subwords.encode(TEXTS, max_length=96)
+
+
+def test_logits_come_in_input_order_and_do_not_depend_on_the_batch(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    alone = np.concatenate([score(classifier, [one], **tokens) for one in encoded])
+    assert alone.shape == (len(TEXTS), 3)
+    assert alone.dtype == np.float32
+    assert np.ptp(alone, axis=0).min() > 1e-3
+    for max_tokens in (1, 64, 200, 8192):
+        together = score(classifier, encoded, **tokens, max_tokens=max_tokens)
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+    backwards = score(classifier, encoded[::-1], **tokens)
+    np.testing.assert_allclose(backwards[::-1], alone, rtol=0, atol=1e-5)
+
+
+def test_a_store_and_encoded_texts_score_alike(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    np.testing.assert_array_equal(
+        score(classifier, TokenStore.of(encoded), **tokens), score(classifier, encoded, **tokens)
+    )
+
+
+def test_dropout_is_off_while_scoring_and_each_part_trains_or_not_as_before(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    classifier.train()
+    classifier.backbone.eval()  # a frozen backbone under a training head
+    first = score(classifier, encoded, **tokens)
+    assert classifier.training
+    assert classifier.head is not None
+    assert classifier.head.training
+    assert not classifier.backbone.training
+    np.testing.assert_array_equal(first, score(classifier, encoded, **tokens))
+
+
+def test_the_training_flag_comes_back_after_an_error(classifier: Classifier, tokens: dict[str, Any]) -> None:
+    classifier.train()
+    beyond = Encoded(np.array([10**6], dtype=np.int32), 1, 1, 0)
+    with pytest.raises(IndexError):
+        score(classifier, [beyond], **tokens)
+    assert all(module.training for module in classifier.modules())
+
+
+def test_no_gradient_is_kept(classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]) -> None:
+    score(classifier, encoded, **tokens)
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_no_texts_give_no_rows(classifier: Classifier, tokens: dict[str, Any]) -> None:
+    assert score(classifier, [], **tokens).shape == (0, 3)
+    assert embed(classifier, [], **tokens).shape == (0, 32)
+    assert token_vectors(classifier, [], **tokens) == []
+
+
+def test_progress_counts_up_to_all_texts(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    told: list[tuple[int, int]] = []
+    score(classifier, encoded, **tokens, max_tokens=64, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(TEXTS), len(TEXTS))
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert len(told) > 2
+
+
+def test_bf16_is_near_fp32_and_gives_float32(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    exact = score(classifier, encoded, **tokens)
+    rough = score(classifier, encoded, **tokens, precision="bf16")
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.1
+
+
+def test_an_unknown_precision_or_pooling_is_refused(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        score(classifier, encoded, **tokens, precision="bf61")
+    assert str(caught.value) == (
+        "there is no precision 'bf61'\n  where: precision\n  next:  did you mean 'bf16'? available: bf16, fp32"
+    )
+    with pytest.raises(RecipeError, match="there is no pooling 'maen'") as misspelt:
+        embed(classifier, encoded, **tokens, pool="maen")
+    assert misspelt.value.next.startswith("did you mean 'mean'?")
+    with pytest.raises(ModelError, match="without its pooler"):
+        embed(classifier, encoded, **tokens, pool="pooler")
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "max"])
+def test_embeddings_pool_the_token_vectors(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any], pool: str
+) -> None:
+    vectors = token_vectors(classifier, encoded, **tokens)
+    assert [len(of_text) for of_text in vectors] == [len(one.ids) for one in encoded]
+    by_hand = {"mean": lambda v: v.mean(axis=0), "cls": lambda v: v[0], "max": lambda v: v.max(axis=0)}[pool]
+    expected = np.stack([by_hand(of_text) for of_text in vectors])
+    np.testing.assert_allclose(embed(classifier, encoded, **tokens, pool=pool), expected, rtol=0, atol=1e-5)
+
+
+def test_single_label_answers_are_the_highest_scores() -> None:
+    found = answers(np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32), ("a", "b", "c"), task="single_label")
+    assert [(one.label, one.index, one.labels, one.indices) for one in found] == [("b", 1, (), ()), ("a", 0, (), ())]
+    assert found[0].scores == pytest.approx({"a": 0.2, "b": 0.5, "c": 0.3})
+    assert found[1].as_dict() == {"label": "a", "index": 0, "scores": found[1].scores, "flags": []}
+
+
+def test_multi_label_answers_are_tuples_and_clean_text_has_none() -> None:
+    scores = np.array([[0.9, 0.5, 0.1], [0.1, 0.2, 0.3]], np.float32)
+    found = answers(scores, ("a", "b", "c"), task="multi_label", flags=[(), ("empty",)])
+    assert [(one.label, one.labels, one.indices) for one in found] == [(None, ("a", "b"), (0, 1)), (None, (), ())]
+    assert found[1].as_dict() == {"labels": [], "indices": [], "scores": found[1].scores, "flags": ["empty"]}
+    lower = answers(scores, ("a", "b", "c"), task="multi_label", threshold={"c": 0.25})
+    assert [one.labels for one in lower] == [("a", "b"), ("c",)]
+
+
+def test_a_threshold_of_two_labels_is_that_of_the_second() -> None:
+    scores = np.array([[0.7, 0.3]], np.float32)
+    assert answers(scores, ("no", "yes"), task="single_label")[0].label == "no"
+    assert answers(scores, ("no", "yes"), task="single_label", threshold=0.25)[0].label == "yes"
+    assert answers(scores, ("no", "yes"), task="single_label", threshold={"yes": 0.25})[0].label == "yes"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (1.5, "a threshold of 1.5 is not a number in [0, 1]"),
+        ("0.5", "a threshold of '0.5' is not a number in [0, 1]"),
+        (True, "a threshold of True is not a number in [0, 1]"),
+        (float("nan"), "a threshold of nan is not a number in [0, 1]"),
+        ({"toxik": 0.5}, "there is no label 'toxik' to set a threshold for"),
+        ({"toxic": 2}, "a threshold of 2 is not a number in [0, 1]"),
+    ],
+)
+def test_a_threshold_that_makes_no_sense_is_refused(threshold: Any, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        thresholds(threshold, ("insult", "toxic"), multi_label=True)
+    assert caught.value.what == message
+    if "toxik" in message:
+        assert caught.value.next == "did you mean 'toxic'? available: insult, toxic"
+
+
+def test_thresholds_by_name_do_not_suit_a_single_label() -> None:
+    with pytest.raises(RecipeError, match="only for the second of two labels"):
+        thresholds({"a": 0.5}, ("a", "b", "c"), multi_label=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts", "flags"),
+    [
+        ("fine", (5, 5, 0), ()),
+        ("", (2, 2, 0), ("empty",)),
+        (" \t\n ", (2, 2, 0), ("empty",)),
+        ("☃ ☃", (4, 4, 2), ("unknown",)),
+        ("half ☃", (4, 4, 1), ()),
+        ("long", (5, 9, 0), ("cut",)),
+        ("\ud800", (3, 3, 1), ("unknown", "surrogate")),
+        (("first", " "), (4, 4, 0), ("empty",)),
+    ],
+)
+def test_flags_say_what_to_know_of_a_text(text: Any, counts: tuple[int, int, int], flags: tuple[str, ...]) -> None:
+    n_kept, n_full, n_unknown = counts
+    assert flags_of(text, n_kept=n_kept, n_full=n_full, n_special=2, n_unknown=n_unknown) == flags
+
+
+def test_a_prediction_cannot_be_changed() -> None:
+    prediction = Prediction({"a": 1.0}, label="a", index=0)
+    with pytest.raises(AttributeError):
+        prediction.label = "b"  # type: ignore[misc]

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from headrace.bundle import Bundle, prove_in_fresh_process, save_bundle
 from headrace.bundle.manifest import write_manifest
+from headrace.bundle.weights import Unfilled
 from headrace.data.examples import LabelSet
 from headrace.errors import BundleError, DataError, RecipeError
 from headrace.head import HeadSettings
@@ -139,6 +140,13 @@ def test_a_bundle_does_not_change_with_the_folder_that_it_came_from(folder: Path
     np.testing.assert_array_equal(bundle.scores(SENTENCES), before)
 
 
+def test_a_family_that_draws_until_it_is_content_still_ends() -> None:
+    with torch.random.fork_rng(devices=[]), Unfilled(1):
+        weight = torch.full((4, 4), 9.0)
+        torch.nn.init.trunc_normal_(weight, mean=3.0, std=1.0, a=2.0, b=4.0)
+    assert ((weight >= 2.0) & (weight <= 4.0)).all()
+
+
 def test_a_fresh_process_gives_the_same_scores(original: Bundle) -> None:
     texts = [*SENTENCES, "", "\ud800"]
     prove_in_fresh_process(str(original.folder), texts, original.scores(texts))
@@ -196,7 +204,7 @@ def test_predictions_come_in_input_order_with_scores_by_name(original: Bundle) -
         ("", ("empty",)),
         (" \n\t  ", ("empty",)),
         ("☃ ☃ ☃", ("unknown",)),
-        ("\ud800", ("unknown", "surrogate")),
+        ("\ud800", ("empty", "surrogate")),
         ("🙂 שלום عالم", ("unknown",)),
         ("e" + "\u0301" * 10_000, None),
         ("a" * 10_000, None),

@@ -203,6 +203,7 @@ def test_thresholds_by_name_do_not_suit_a_single_label() -> None:
         (" \t\n ", (2, 2, 0), ("empty",)),
         ("☃ ☃", (4, 4, 2), ("unknown",)),
         ("half ☃", (4, 4, 1), ()),
+        ("\u200b", (2, 2, 0), ("empty",)),
         ("long", (5, 9, 0), ("cut",)),
         ("\ud800", (3, 3, 1), ("unknown", "surrogate")),
         (("first", " "), (4, 4, 0), ("empty",)),

@@ -58,8 +58,8 @@ class Prediction:
         index: Its position in the label set; None in multi-label.
         labels: The labels of a multi-label text, () for a clean one; always () in single-label.
         indices: Their positions.
-        flags: What to know about the text: `empty` (nothing but white space, in a pair on either side), `unknown` (the
-            tokenizer knows none of it), `cut` (it is longer than `max_length`), `surrogate` (it holds half a character).
+        flags: What to know about the text: `empty` (white space alone, in a pair on either side, or nothing
+            that the tokenizer keeps), `unknown` (it knows none of it), `cut` (it is longer than `max_length`), `surrogate` (it holds half a character).
     """
 
     scores: dict[str, float]
@@ -245,7 +245,7 @@ def flags_of(
     parts = (text,) if isinstance(text, str) else text
     n_own = n_kept - n_special
     found = (
-        (EMPTY, any(not part.strip() for part in parts)),
+        (EMPTY, n_own <= 0 or any(not part.strip() for part in parts)),
         (UNKNOWN, 0 < n_own <= n_unknown),
         (CUT, n_full > n_kept),
         (SURROGATE, any(_LONE_SURROGATE.search(part) for part in parts)),

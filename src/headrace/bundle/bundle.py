@@ -281,7 +281,7 @@ def _classifier(checked: manifest.CheckedFiles) -> Classifier:
         with torch.device("meta"):  # shapes alone: an absurd config takes no memory
             expected = build_classifier(config).state_dict()
         tensors = read_weights(path, expected)
-        with Unfilled():
+        with torch.random.fork_rng(devices=[]), Unfilled(len(expected)):
             classifier = build_classifier(config)
     except ModelError as error:
         raise BundleError(

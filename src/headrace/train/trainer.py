@@ -177,3 +177,5 @@ def quiet_lightning() -> None:
     # A backbone comes in eval mode from `from_pretrained`; the module is put into training mode before the fit.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
+    # Lightning's own call of a torch function that is being renamed.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -1,0 +1,36 @@
+"""Shared by all tests: a cache of their own, one thread (the models are tiny), and the small data they train on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported: waiting threads that spin would fight the tests' own subprocesses for two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["HEADRACE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; without it the test is skipped and says so."""
+    folder = os.environ.get("HEADRACE_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("real data are read from the folder in $HEADRACE_DATA, which is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The shipped samples."""
+    import headrace
+
+    return Path(headrace.__file__).parent / "samples"

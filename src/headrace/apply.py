@@ -304,7 +304,7 @@ def with_label_columns(bundle: Bundle) -> TextSettings:
             "the bundle does not say which column holds the label", where=str(bundle.folder), next="train it anew"
         )
     names = (label,) if isinstance(label, str) else tuple(label)
-    separator = data.get("label_separator", data.get("labels_separator"))
+    separator = data.get("label_separator")
     return replace(settings, label_columns=names, separator=separator)
 
 

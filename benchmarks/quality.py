@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from record import append, facts
 
 TOXIC_TEST_ROWS = 4000
@@ -47,7 +48,9 @@ def imdb(scratch: Path, test_rows: int | None) -> tuple[str, dict[str, Any]]:
 
 
 def toxic(scratch: Path, test_rows: int | None) -> tuple[str, dict[str, Any]]:
-    with gzip.open(data_folder() / "jigsaw_toxic" / "train_first20k.csv.gz", "rt", encoding="utf-8", newline="") as file:
+    with gzip.open(
+        data_folder() / "jigsaw_toxic" / "train_first20k.csv.gz", "rt", encoding="utf-8", newline=""
+    ) as file:
         header, *rows = list(csv.reader(file))
     parts = {"train": rows[:-TOXIC_TEST_ROWS], "test": rows[-TOXIC_TEST_ROWS:]}
     for name, chosen in parts.items():
@@ -98,15 +101,19 @@ def prepared_rows(name: str, overrides: list[str]) -> tuple[Any, Any]:
 
 def with_tfidf(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
     """Word 1- and 2-grams, sublinear counts, logistic regression; C chosen on validation."""
-    from headrace.data.examples import LabelSet
-    from headrace.evaluate import evaluate
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
+    from headrace.data.examples import LabelSet
+    from headrace.evaluate import evaluate
+
     values, prepared = prepared_rows(name, overrides)
     started = time.perf_counter()
-    texts = {part.name: [t if isinstance(t, str) else " [SEP] ".join(t) for t in part.examples.texts()] for part in prepared.parts}
+    texts = {
+        part.name: [t if isinstance(t, str) else " [SEP] ".join(t) for t in part.examples.texts()]
+        for part in prepared.parts
+    }
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=200_000)
     train = vectors.fit_transform(texts["train"])
     valid, test = vectors.transform(texts["valid"]), vectors.transform(texts["test"])
@@ -146,7 +153,6 @@ def _figure(targets: np.ndarray, scores: np.ndarray, task: str) -> float:
 def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
     """transformers' Trainer: dynamic padding, bf16, the recipe's hyper-parameters, best epoch on validation."""
     import torch
-    from headrace.evaluate import evaluate
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -154,7 +160,9 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         Trainer,
         TrainingArguments,
     )
+
     from headrace.backbones.transformer import resolve
+    from headrace.evaluate import evaluate
 
     values, prepared = prepared_rows(name, overrides)
     fit = values.fit
@@ -222,7 +230,10 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
     return {
         "metrics": evaluation.as_dict()["metrics"],
         "roc_auc": {label: found["roc_auc"] for label, found in evaluation.as_dict()["labels"].items()},
-        "timing": {"fit_s": done.metrics["train_runtime"], "note": "fit_s of the Trainer includes validation and saving"},
+        "timing": {
+            "fit_s": done.metrics["train_runtime"],
+            "note": "fit_s of the Trainer includes validation and saving",
+        },
         "valid": valid,
         "n_train": len(prepared.train),
         "n_test": len(prepared.test),
@@ -254,7 +265,9 @@ def main() -> None:
         for seed in arguments.seeds:
             overrides = overrides_of(arguments, data, seed)
             started = time.perf_counter()
-            key = hashlib.sha256(json.dumps([arguments.data, arguments.tool, arguments.set, arguments.rows, seed]).encode())
+            key = hashlib.sha256(
+                json.dumps([arguments.data, arguments.tool, arguments.set, arguments.rows, seed]).encode()
+            )
             out = (arguments.out or Path(scratch)) / f"{arguments.data}-{arguments.tool}-{key.hexdigest()[:8]}"
             found = TOOLS[arguments.tool](recipe, overrides, out)
             record = {

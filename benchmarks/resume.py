@@ -103,7 +103,9 @@ class Fit:
             time.sleep(0.02)
         self.poll()
         if self.process.returncode:
-            raise SystemExit(f"the fit failed ({self.process.returncode}):\n{self.process.stderr.read().decode()[-3000:]}")
+            raise SystemExit(
+                f"the fit failed ({self.process.returncode}):\n{self.process.stderr.read().decode()[-3000:]}"
+            )
 
 
 def kill_at(fit: Fit, kind: str, draw: random.Random, typical_s: float) -> bool:

@@ -186,11 +186,12 @@ def fit(
 ) -> Answer:
     """Train, evaluate and write a proved bundle; run again after any interruption, it goes on where it was."""
     from headrace.demo import located
-    from headrace.train import fit as training
+    from headrace.train.find_lr import find_lr as try_rates
+    from headrace.train.fit import fit as train
 
     loaded = located(recipe, overrides=set or ())
     if find_lr:
-        rate, plot = training.find_lr(loaded, out=out)
+        rate, plot = try_rates(loaded, out=out)
         return Answer(
             {"learning_rate": rate, "plot": str(plot)},
             [
@@ -198,7 +199,7 @@ def fit(
                 f"next: headrace fit {recipe} --set fit.learning_rate={rate:.2g}",
             ],
         )
-    return run_answer(training.fit(loaded, out=out, force=force, strict=strict))
+    return run_answer(train(loaded, out=out, force=force, strict=strict))
 
 
 @app.command()

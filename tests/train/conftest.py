@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import headrace.train.finish
 import numpy as np
 import pytest
+
+import headrace.train.finish
 from headrace.bundle import Bundle
 
 

@@ -9,6 +9,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+
 from headrace.text.batch import Batch
 from headrace.train.data import StepBatch, StepSampler, TextDataModule
 from headrace.train.module import ClassifierModule, derived_seed
@@ -57,7 +58,12 @@ def test_they_train_with_a_trainer_of_ones_own_and_load_from_its_checkpoint(tmp_
 
 def micro(batch: Batch, size: int) -> list[Batch]:
     return [
-        Batch(*(None if t is None else t[i : i + size] for t in (batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.rows, batch.targets)))
+        Batch(
+            *(
+                None if t is None else t[i : i + size]
+                for t in (batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.rows, batch.targets)
+            )
+        )
         for i in range(0, len(batch), size)
     ]
 
@@ -65,10 +71,15 @@ def micro(batch: Batch, size: int) -> list[Batch]:
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_one_step_is_the_same_in_one_piece_or_in_micro_batches(tmp_path: Path, backbone: Path) -> None:
     found = []
+    # Adam turns the rounding noise of a gradient that is zero by nature (a key's bias) into steps as large as the rate:
+    # a usual rate keeps that noise below what is asked here, and the real changes (3 x 2e-5) far above it.
     for size in (1, 3, 8):
         data = data_module(backbone, micro_batch=size)
         module = ClassifierModule(
-            {"name": str(backbone), "dropout": 0.0}, ["bad", "good"], head={"dropout": 0.0}, stage={"learning_rate": 1e-3}
+            {"name": str(backbone), "dropout": 0.0},
+            ["bad", "good"],
+            head={"dropout": 0.0},
+            stage={"learning_rate": 2e-5, "warmup": 0},
         )
         trainer(tmp_path, max_steps=3).fit(module, datamodule=data)
         found.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_fits import recipe, rows, silent, training, weights, write_csv
+
 from headrace.errors import DataError, Interrupted, RunError, TrainingStopped
 from headrace.train.fit import fit
 from headrace.train.resume import AtomicCheckpoints, checkpoints_in, newest_checkpoint
 from headrace.train.run import RunFolder
 from tiny import tiny_folder
+from tiny_fits import recipe, rows, silent, training, weights, write_csv
 
 N_STEPS = 16  # 32 training rows in batches of 4, two epochs
 

@@ -6,8 +6,17 @@ import math
 
 import pytest
 import torch
-from headrace.train.stages import Stage, build_optimizer, momentum, parameter_groups, rate_factor, set_rates, warmup_steps
 from torch import nn
+
+from headrace.train.stages import (
+    Stage,
+    build_optimizer,
+    momentum,
+    parameter_groups,
+    rate_factor,
+    set_rates,
+    warmup_steps,
+)
 
 
 def groups() -> list[tuple[str, list[nn.Parameter]]]:

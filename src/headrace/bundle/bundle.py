@@ -109,12 +109,12 @@ class Bundle:
     @overload
     def predict(  # type: ignore[overload-overlap]  # a string is a sequence of strings, but one text
         self, texts: str, threshold: Threshold | None = None, **compute: Unpack[Compute]
-    ) -> Prediction: ...
+    ) -> Prediction:
+        """Return the Prediction of one text."""
 
     @overload
-    def predict(
-        self, texts: Texts, threshold: Threshold | None = None, **compute: Unpack[Compute]
-    ) -> list[Prediction]: ...
+    def predict(self, texts: Texts, threshold: Threshold | None = None, **compute: Unpack[Compute]) -> list[Prediction]:
+        """Return a Prediction for each text."""
 
     def predict(
         self, texts: str | Texts, threshold: Threshold | None = None, **compute: Unpack[Compute]

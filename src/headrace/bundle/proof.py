@@ -33,8 +33,6 @@ def prove_in_fresh_process(
     Raises:
         BundleError: The bundle cannot be loaded there, or its scores differ; says by how much.
     """
-    root = str(Path(headrace.__file__).parent.parent)
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory(prefix="headrace-proof-") as scratch:
         order = {
             "folder": str(Path(folder).absolute()),
@@ -44,7 +42,30 @@ def prove_in_fresh_process(
         }
         # as ASCII, so that a lone surrogate passes
         Path(scratch, "order.json").write_text(json.dumps(order), encoding="ascii")
+        returned, stderr = _run(scratch)
+        answer = Path(scratch, "scores.npy")
+        found = np.load(answer, allow_pickle=False) if returned == 0 and answer.exists() else None
+    if found is None:
+        reason = (stderr.strip().splitlines() or [f"exit code {returned}"])[-1]
+        raise BundleError(
+            f"the bundle cannot be used in a fresh process: {reason}",
+            where=str(folder),
+            next="run `headrace predict` on it to see the whole error",
+        )
+    expected = np.asarray(expected_scores, dtype=np.float32)
+    if found.shape != expected.shape:
+        raise _unproved(folder, f"{list(found.shape)} scores instead of {list(expected.shape)}")
+    if found.tobytes() != expected.tobytes():
+        raise _unproved(folder, f"scores that differ by up to {np.abs(found - expected).max():.3g}")
+
+
+def _run(scratch: str) -> tuple[int, str]:
+    """Run `answer_proof` in a process of its own; return its exit code and what it wrote to standard error."""
+    root = str(Path(headrace.__file__).parent.parent)
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
         done = subprocess.run(
+            # -P: nothing of the current folder is imported
             [
                 sys.executable,
                 "-P",
@@ -60,20 +81,9 @@ def prove_in_fresh_process(
             timeout=_PROOF_TIMEOUT_S,
             check=False,
         )
-        answer = Path(scratch, "scores.npy")
-        found = np.load(answer, allow_pickle=False) if done.returncode == 0 and answer.exists() else None
-    if found is None:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BundleError(
-            f"the bundle cannot be used in a fresh process: {reason}",
-            where=str(folder),
-            next="run `headrace predict` on it to see the whole error",
-        )
-    expected = np.asarray(expected_scores, dtype=np.float32)
-    if found.shape != expected.shape:
-        raise _unproved(folder, f"{list(found.shape)} scores instead of {list(expected.shape)}")
-    if found.tobytes() != expected.tobytes():
-        raise _unproved(folder, f"scores that differ by up to {np.abs(found - expected).max():.3g}")
+    except subprocess.TimeoutExpired:
+        return -1, f"no answer within {_PROOF_TIMEOUT_S} s"
+    return done.returncode, done.stderr
 
 
 def answer_proof(scratch: str) -> None:

@@ -239,6 +239,7 @@ class _Rows:
     bad_rows: Sequence[BadRow] = ()
 
     def batches(self) -> Iterator[tuple[list[list[Any]], Any]]:
+        """Yield (what goes before each prediction, the texts)."""
         raise NotImplementedError
 
 
@@ -251,6 +252,7 @@ class _Table(_Rows):
         self.bad_rows = examples.bad_rows
 
     def batches(self, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[list[list[Any]], Any]]:
+        """Yield the file and row of each text, and the texts."""
         names = [FILE, ROW] if self.has_file else [ROW]
         for start, stop in self.examples.batches(BATCH_ROWS):
             columns = [self.examples.column(name, start, stop) for name in names]
@@ -271,6 +273,7 @@ class _Lines(_Rows):
         self.bad_rows = self._bad
 
     def batches(self) -> Iterator[tuple[list[list[Any]], Any]]:
+        """Yield the number of each line, and the texts."""
         number = 0
         while lines := self._next_lines(number):
             places: list[list[Any]] = []

@@ -64,9 +64,10 @@ def _refuse_aliases(text: str, name: str) -> None:
             anchor = getattr(event, "anchor", None)
             if anchor:
                 mark = event.start_mark
+                place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
                 raise RecipeError(
                     f"anchors and aliases (here {anchor!r}) are not used in recipes",
-                    where=f"{name}:{mark.line + 1}:{mark.column + 1}",
+                    where=place,
                     next="write the value out",
                 )
     except yaml.YAMLError as error:
@@ -110,10 +111,12 @@ def _mapping(node: yaml.MappingNode, path: Path, places: dict[Path, str], name: 
 
 def _scalar(node: yaml.Node) -> Any:
     # YAML 1.1 reads 1e-5 as a string for want of a dot; everybody means a number.
-    if node.tag.endswith(":str") and node.style is None and _FLOAT.fullmatch(node.value):
+    if node.tag.endswith(":str") and getattr(node, "style", None) is None and _FLOAT.fullmatch(node.value):
         return float(node.value.replace("_", ""))
     if node.tag.endswith((":str", ":timestamp")):
         return str(node.value)
+    if node.tag.endswith(":null"):  # `test:` with nothing behind it cannot be serialized alone
+        return None
     return yaml.safe_load(yaml.serialize(node))
 
 
@@ -130,11 +133,20 @@ def parse_override(text: str) -> tuple[Path, Any]:
     return tuple(key.strip().split(".")), document.values["value"]
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `read_document` would take for a number and YAML 1.1 would not."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+0123456789."))
+
+
 def yaml_scalar(value: Any) -> str:
     """Return a value as YAML on one line."""
     if isinstance(value, float):
         return f"{value!r}" if "e" not in repr(value) or "." in repr(value) else repr(value).replace("e", ".0e")
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False
+    )
     return text.removesuffix("...\n").strip()
 
 

@@ -94,7 +94,7 @@ def load_recipe(
         origins: dict[KeyPath, str] = dict(source.origins)
     else:
         document, folder = _document_of(source, folder)
-        origins = {path: document.place(path) for path in flat(document.values)}
+        origins = {path: _origin(document, path) for path in flat(document.values)}
     raw, faults = _with_base(document, origins)
     documents = {"recipe": document}
     for text in overrides:
@@ -176,11 +176,11 @@ def _content_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, KeyPath, str]
     """Yield (what, path, next) of faults that types cannot tell."""
     sections = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
     fit = sections.get("fit", {})
-    given = {("language_model",): raw.get("language_model"), ("decide",): raw.get("decide")}
+    given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model"), ("decide",): raw.get("decide")}
     given |= {("fit", "stages"): fit.get("stages"), ("baseline",): raw.get("baseline") or None}
     for path, value in given.items():
         if value is not None:
-            yield f"{'.'.join(path)} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT
+            yield f"{'.'.join(map(str, path))} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT
     task = str(raw.get("task", "single_label"))
     if task == "language_model":
         yield f"task: language_model is {NOT_BUILT_YET}", ("task",), "single_label and multi_label are there"
@@ -203,6 +203,10 @@ def _content_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, KeyPath, str]
 
 def _fault(what: str, path: KeyPath, document: Document, origins: Mapping[KeyPath, str], next: str) -> RecipeError:
     return RecipeError(what, where=_place(path, document, origins), next=next)
+
+
+def _origin(document: Document, path: KeyPath) -> str:
+    return document.place(path) if document.places else f"{document.name}: {'.'.join(map(str, path))}"
 
 
 def _place(path: KeyPath, document: Document, origins: Mapping[KeyPath, str]) -> str:

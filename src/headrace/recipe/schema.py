@@ -127,7 +127,9 @@ class FitSettings(Closed):
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="no decay on norms and biases")
     weight_decay: float = Field(0.01, ge=0)
     schedule: Literal["linear", "one_cycle", "cosine", "constant"] = Field("linear")
-    warmup: float | int | str = Field(0.1, description="share (0.1), steps (500) or '0.33 epochs'")
+    warmup: Annotated[float | int | str, BeforeValidator(_as_number)] = Field(
+        0.1, description="share (0.1), steps (500) or '0.33 epochs'"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = Field(None, description="single label")
     pos_weight: Literal["balanced"] | dict[str, float] | None = Field(None, description="multi-label")
@@ -169,10 +171,10 @@ class RecipeValues(Closed):
     """All keys of a recipe."""
 
     task: str = Field("single_label", description="single_label or multi_label")
-    data: DataSettings = Field(default_factory=DataSettings)
-    backbone: BackboneSettings = Field(default_factory=BackboneSettings)
-    head: HeadSettings = Field(default_factory=HeadSettings)
-    fit: FitSettings = Field(default_factory=FitSettings)
+    data: DataSettings = DataSettings.model_validate({})
+    backbone: BackboneSettings = BackboneSettings.model_validate({})
+    head: HeadSettings = HeadSettings.model_validate({})
+    fit: FitSettings = FitSettings.model_validate({})
     language_model: Any = Field(None, description=NOT_BUILT_YET)
     decide: Any = Field(None, description=NOT_BUILT_YET)
     baseline: Any = Field(False, description=f"false; anything else is {NOT_BUILT_YET}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -41,7 +41,7 @@ def fit_classical_head(session: Session) -> None:
     seconds = time.perf_counter() - started
     logits = score(model, prepared.valid, **prepared.padding)
     module.valid_metrics = module.measure(torch.from_numpy(logits), torch.from_numpy(prepared.valid.targets))
-    record = {"epoch": 1, "step": 0, "seconds": seconds, "train_loss": None, "learning_rate": None}
+    record: dict[str, Any] = {"epoch": 1, "step": 0, "seconds": seconds, "train_loss": None, "learning_rate": None}
     record |= {"valid": dict(module.valid_metrics), "train": {}}
     best = write_best(session.folder.checkpoints, model, value=module.valid_metrics["accuracy"], step=0, epoch=0)
     session.write_result(

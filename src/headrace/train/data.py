@@ -70,7 +70,9 @@ class StepSampler(Sampler[tuple[int, int]]):
 class Steps(Dataset[StepBatch]):
     """Makes the batch of one (epoch, step) for one process of `world`."""
 
-    def __init__(self, part: Part, plan: Plan, *, micro_batch: int, tokens: dict[str, Any], rank: int, world: int) -> None:
+    def __init__(
+        self, part: Part, plan: Plan, *, micro_batch: int, tokens: dict[str, Any], rank: int, world: int
+    ) -> None:
         self.part, self.plan = part, plan
         self.micro_batch = micro_batch
         self.tokens = tokens
@@ -169,7 +171,14 @@ class TextDataModule(lightning.LightningDataModule):
 
     @classmethod
     def of(
-        cls, prepared: Prepared, *, seed: int, batch_size: int, sampler: str, micro_batch: int | str, accumulate: int = 1
+        cls,
+        prepared: Prepared,
+        *,
+        seed: int,
+        batch_size: int,
+        sampler: str,
+        micro_batch: int | str,
+        accumulate: int = 1,
     ) -> TextDataModule:
         """Return the module over data that is prepared already."""
         module = cls.__new__(cls)
@@ -242,12 +251,14 @@ class TextDataModule(lightning.LightningDataModule):
             size = CPU_MICRO_BATCH if on_cpu else self.batch_size
         return max(1, min(size, -(-self.batch_size // self.accumulate)))
 
+    def steps_of(self, plan: Plan, *, micro_batch: int) -> Steps:
+        """Return the data set of this process's steps."""
+        rank, world = self._place()
+        return Steps(self.ready.train, plan, micro_batch=micro_batch, tokens=self.tokens, rank=rank, world=world)
+
     def train_dataloader(self) -> DataLoader[StepBatch]:
         """Return the steps of the current epoch, from the first that is still to be taken."""
-        rank, world = self._place()
-        steps = Steps(
-            self.ready.train, self.plan, micro_batch=self._micro_batch(), tokens=self.tokens, rank=rank, world=world
-        )
+        steps = self.steps_of(self.plan, micro_batch=self._micro_batch())
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         first_step = self.first[1] if epoch == self.first[0] else 0
         sampler = StepSampler(self.steps_per_epoch, epoch=epoch, first_step=first_step)

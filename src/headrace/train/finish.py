@@ -48,7 +48,12 @@ def finish(session: Session, *, recipe: Recipe, prepare_and_fit_s: float) -> Run
     scores = scores_of(session, part)
     timing["evaluate_s"] = time.perf_counter() - started
     evaluation = evaluate(
-        part.targets, scores, labels=session.prepared.labels, task=session.recipe.task, split=part.name, threshold=THRESHOLD
+        part.targets,
+        scores,
+        labels=session.prepared.labels,
+        task=session.recipe.task,
+        split=part.name,
+        threshold=THRESHOLD,
     )
     folder = session.folder.path
     write_predictions(session, part, scores)

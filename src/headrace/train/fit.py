@@ -86,7 +86,9 @@ def fit(
     """
     say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / Path(resolved.name).stem.split(".")[0].split(" ")[0])
+    folder = RunFolder(
+        Path(out) if out is not None else Path("runs") / Path(resolved.name).stem.split(".")[0].split(" ")[0]
+    )
     signals = Signals()
     with signals.watched(), folder.lock():
         try:
@@ -310,7 +312,8 @@ def _keep_in_folder(
     files = [
         name
         for name in ("train", "valid", "test")
-        if name not in objects and (name in paths or (getattr(data, name) and not (name == "valid" and data.valid_share)))
+        if name not in objects
+        and (name in paths or (getattr(data, name) and not (name == "valid" and data.valid_share)))
     ]
     if files:
         raise RecipeError(
@@ -326,7 +329,9 @@ def _keep_in_folder(
         columns: dict[str, type] = {"text": str, **({"pair": str} if examples.is_pair else {})}
         columns["label"] = list if examples.is_multi_label else str
         names = list(columns)
-        rows = (row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True))
+        rows = (
+            row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True)
+        )
         if not path.is_file() or _kept_fingerprint(path) != examples.fingerprint:
             write_rows(path, columns, rows)
             write_text(path.with_suffix(".fingerprint"), examples.fingerprint)
@@ -375,4 +380,3 @@ def _write_bad_rows(folder: RunFolder, prepared: Prepared) -> None:
     if prepared.bad_rows:
         rows = [(bad.where, bad.reason, bad.content) for bad in prepared.bad_rows]
         write_rows(folder.path / "bad_rows.jsonl", {"where": str, "reason": str, "content": str}, rows)
-

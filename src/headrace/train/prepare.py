@@ -74,7 +74,8 @@ class Part:
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each row after the cut, special tokens included: [rows] int32."""
-        return np.asarray(self.store.lengths)[self.rows]
+        lengths: np.ndarray = np.asarray(self.store.lengths)[self.rows]
+        return lengths
 
     def ids(self, row: int) -> np.ndarray:
         """Return the token ids of one row of the split."""
@@ -126,7 +127,9 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
     """
     cache = cache or cache_folder()
     if plan.train is None:
-        raise DataError("no training data is named", where="data.train", next="--set data.train=FILE, or write it there")
+        raise DataError(
+            "no training data is named", where="data.train", next="--set data.train=FILE, or write it there"
+        )
     whole = _read(plan, plan.train, "train", cache)
     if plan.limit is not None and plan.limit < len(whole):
         whole = whole.take(limit(whole, n=plan.limit, seed=plan.seed))
@@ -144,7 +147,9 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
     if own_valid is None:
         valid = _part("valid", whole, train_store, valid_rows, labels)
     else:
-        valid = _part("valid", own_valid, _tokens(plan, own_valid, subwords, cache, progress, "valid"), valid_rows, labels)
+        valid = _part(
+            "valid", own_valid, _tokens(plan, own_valid, subwords, cache, progress, "valid"), valid_rows, labels
+        )
     tested = None
     if test is not None:
         store = _tokens(plan, test, subwords, cache, progress, "test")
@@ -165,14 +170,10 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
 def _read(plan: DataPlan, source: Any, split_name: str, cache: Path) -> Examples:
     if plan.url is not None and plan.sha256 is not None and not str(source).startswith("hub:"):
         source = Archived(plan.url, plan.sha256, str(source))
-    return read(
-        source, plan.columns, on_bad_row=plan.on_bad_row, encoding=plan.encoding, cache=cache, split=split_name
-    )
+    return read(source, plan.columns, on_bad_row=plan.on_bad_row, encoding=plan.encoding, cache=cache, split=split_name)
 
 
-def _balanced(
-    plan: DataPlan, whole: Examples, rows: np.ndarray, labels: LabelSet
-) -> tuple[np.ndarray, list[Finding]]:
+def _balanced(plan: DataPlan, whole: Examples, rows: np.ndarray, labels: LabelSet) -> tuple[np.ndarray, list[Finding]]:
     if plan.downsample is None:
         return rows, []
     settings = dict(plan.downsample)
@@ -192,9 +193,7 @@ def _tokens(
         if progress is not None:
             progress(f"tokenizing {name}", done, total)
 
-    return tokenize(
-        examples, subwords, max_length=plan.max_length, truncate=plan.truncate, cache=cache, progress=told
-    )
+    return tokenize(examples, subwords, max_length=plan.max_length, truncate=plan.truncate, cache=cache, progress=told)
 
 
 def _part(name: str, source: Examples, store: TokenStore, rows: np.ndarray, labels: LabelSet) -> Part:

@@ -125,16 +125,16 @@ def epoch_line(record: dict[str, Any], monitor: str) -> str:
 class Curves(lightning.Callback):
     """Writes loss, learning rates and metrics to whatever loggers the Trainer has, against the global step."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, *, every_steps: int) -> None:
         self.keeper = keeper
-        self._written = 0
+        self.every_steps = every_steps
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the step's loss and rates."""
         step = self.keeper.progress.total
-        if step % trainer.log_every_n_steps:
+        if step % self.every_steps:
             return
         values = {"train/loss": float(outputs["loss"]), "train/gradient_norm": float(outputs["norm"])}
         for group in trainer.optimizers[0].param_groups:

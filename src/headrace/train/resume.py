@@ -71,7 +71,9 @@ def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, 
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             for bad, reason in damaged:
                 lost = step_of(bad) - step_of(path)
-                say(f"the checkpoint {bad.name} is damaged ({reason}); going on from {path.name}: {lost} steps are lost")
+                say(
+                    f"the checkpoint {bad.name} is damaged ({reason}); going on from {path.name}: {lost} steps are lost"
+                )
             return checkpoint
         damaged.append((path, problem))
     if damaged:
@@ -390,7 +392,8 @@ def put_counters(trainer: lightning.Trainer, *, epoch: int, step: int) -> None:
     """
     epochs = trainer.fit_loop.epoch_progress
     for counter in (epochs.total, epochs.current):
-        counter.ready = counter.started = counter.processed = counter.completed = epoch
+        counter.reset()
+        counter.increment_by(epoch)
     steps = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     steps.ready = steps.completed = step
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
@@ -404,5 +407,7 @@ def best_weights(folder: Path, best: Best) -> dict[str, torch.Tensor]:
     """
     path = folder / best.file
     if not path.is_file() or sha256_of_file(path) != best.sha256:
-        raise RunError("the best weights of this run are missing or damaged", where=str(path), next="--force starts anew")
+        raise RunError(
+            "the best weights of this run are missing or damaged", where=str(path), next="--force starts anew"
+        )
     return load_file(str(path))

@@ -132,7 +132,8 @@ class Session:
             return Goal(name, larger)
         return Goal(name, larger, setting.patience, setting.min_delta, *stop)
 
-    def _data(self) -> TextDataModule:
+    def data(self) -> TextDataModule:
+        """Return the data module over the prepared rows."""
         fit = self.recipe.fit
         data = TextDataModule.of(
             self.prepared,
@@ -148,7 +149,7 @@ class Session:
     def train_in_this_process(self) -> None:
         """Train as this process's part of the run; the only process, or one rank of several."""
         values = self.recipe
-        data = self._data()
+        data = self.data()
         keeper = Keeper(
             self.folder.checkpoints,
             self._goal(),
@@ -167,7 +168,7 @@ class Session:
             values.trainer,
             epochs=values.fit.epochs,
             precision=precision,
-            callbacks=[keeper, lines, Curves(keeper)],
+            callbacks=[keeper, lines, Curves(keeper, every_steps=int(values.trainer.get("log_every_n_steps", 10)))],
             loggers=build_loggers(values.logger, self.folder.path),
             profiler=values.profiler,
             plugins=[AtomicCheckpoints()],

@@ -37,8 +37,8 @@ class Signals:
             return
         before: dict[int, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, self._take)
+            for watched in (signal.SIGINT, signal.SIGTERM):
+                before[watched] = signal.signal(watched, self._take)
             yield self
         finally:
             for number, handler in before.items():

@@ -106,7 +106,10 @@ def parameter_groups(groups: Groups, stage: Stage) -> list[dict[str, Any]]:
         scale = stage.layer_decay**depth
         learning = [p for p in parameters if p.requires_grad]
         # Vectors are norms and biases, which weight decay would only pull away from their job.
-        for chosen, decay in (([p for p in learning if p.ndim > 1], stage.weight_decay), ([p for p in learning if p.ndim <= 1], 0.0)):
+        for chosen, decay in (
+            ([p for p in learning if p.ndim > 1], stage.weight_decay),
+            ([p for p in learning if p.ndim <= 1], 0.0),
+        ):
             if chosen:
                 rate = stage.learning_rate * scale
                 found.append({"params": chosen, "name": name, "scale": scale, "weight_decay": decay, "lr": rate})

@@ -111,7 +111,9 @@ def build_loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
         if name == "none":
             continue
         if name not in LOGGERS:
-            raise RecipeError(f"there is no logger named {name!r}", where="logger", next=suggestion(name, [*LOGGERS, "none"]))
+            raise RecipeError(
+                f"there is no logger named {name!r}", where="logger", next=suggestion(name, [*LOGGERS, "none"])
+            )
         kind = getattr(lightning.pytorch.loggers, LOGGERS[name])
         try:
             if name == "tensorboard":
@@ -122,7 +124,9 @@ def build_loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
                 found.append(kind())
         except ModuleNotFoundError as error:
             raise RecipeError(
-                f"the logger {name!r} needs a package that is not installed: {error}", where="logger", next="pip install it"
+                f"the logger {name!r} needs a package that is not installed: {error}",
+                where="logger",
+                next="pip install it",
             ) from error
     return found
 
@@ -157,7 +161,7 @@ def build_trainer(
     return lightning.Trainer(
         **{**defaults, **given},
         max_epochs=epochs,
-        precision=PRECISIONS[precision],
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]  # a literal of Lightning's
         callbacks=list(callbacks),
         logger=list(loggers) or False,
         profiler=profiler,

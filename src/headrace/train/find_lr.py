@@ -1,0 +1,139 @@
+"""The learning-rate range test: rates that grow by a factor a step, the loss they give, a plot and a suggestion."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headrace.errors import TrainingStopped
+from headrace.files import write_bytes
+from headrace.recipe import Recipe, load_recipe
+from headrace.train.fit import data_plan, say_to_stderr
+from headrace.train.prepare import prepare
+from headrace.train.progress import Echo
+from headrace.train.run import RunFolder
+from headrace.train.session import Session
+from headrace.train.signals import Signals
+from headrace.train.stages import build_optimizer
+from headrace.train.trainer import resolved_precision
+
+LOWEST, HIGHEST = 1e-7, 1.0
+N_STEPS = 100
+SMOOTHING = 0.9
+GIVE_UP = 4.0  # times the best loss: beyond it the curve only climbs
+
+
+def find_lr(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    echo: Echo | None = None,
+) -> tuple[float, Path]:
+    """Try growing learning rates on the training rows; the model is thrown away.
+
+    Args:
+        recipe: As for `fit`.
+        out: Folder of the plot `find_lr.png` and `find_lr.csv`; by default as for `fit`.
+        overrides: As for `fit`.
+        echo: Takes the lines that a person should see.
+
+    Returns:
+        The suggested rate, and the path of the plot.
+
+    Raises:
+        TrainingStopped: The loss was not finite from the first step.
+
+    Source: Smith 2017 (arXiv 1506.01186), section 3.3. The suggestion is the rate of steepest descent of the smoothed
+    loss over the logarithm of the rate.
+    """
+    say = echo or say_to_stderr
+    resolved = load_recipe(recipe, overrides=overrides)
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / Path(resolved.name).stem.split(".")[0])
+    session = Session(resolved.values, prepare(data_plan(resolved.values)), folder, Signals(), say)
+    rates, losses = _sweep(session, say)
+    smoothed = smooth(losses)
+    rate = steepest(rates, smoothed)
+    lines = ["learning_rate,loss,smoothed_loss"]
+    lines += [f"{r:.6g},{a:.6g},{b:.6g}" for r, a, b in zip(rates, losses, smoothed, strict=True)]
+    write_bytes(folder.path / "find_lr.csv", ("\n".join(lines) + "\n").encode())
+    plot = folder.path / "find_lr.png"
+    write_bytes(plot, _plot(rates, losses, smoothed, rate))
+    return rate, plot
+
+
+def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
+    module = session.module
+    module.model.train()
+    data = session.data()
+    plan, part = data.plan, session.prepared.train
+    steps = data.steps_of(plan, micro_batch=8)
+    optimizer = build_optimizer(module.model.groups(), session.stage)
+    precision, _ = resolved_precision(session.recipe.fit.precision, accelerator="cpu")
+    rates: list[float] = []
+    losses: list[float] = []
+    for number in range(N_STEPS):
+        rate = LOWEST * (HIGHEST / LOWEST) ** (number / (N_STEPS - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        step = steps[(number // plan.n_steps, number % plan.n_steps)]
+        optimizer.zero_grad()
+        total = 0.0
+        for batch in step.batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = module.task.loss(module(batch), batch.targets).sum() / step.n_texts
+            loss.backward()
+            total += float(loss.detach())
+        if not math.isfinite(total) or (losses and total > GIVE_UP * min(losses)):
+            break
+        optimizer.step()
+        rates.append(rate)
+        losses.append(total)
+        if number % 10 == 9:
+            say(f"step {number + 1}/{N_STEPS}  learning rate {rate:.2e}  loss {total:.4f}")
+    if len(rates) < 3:
+        raise TrainingStopped(
+            "the loss left the finite numbers at once", where=f"{len(part):,} training rows", next="look at the data"
+        )
+    return rates, losses
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Return the bias-corrected exponential moving average."""
+    average, found = 0.0, []
+    for number, value in enumerate(values, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        found.append(average / (1 - SMOOTHING**number))
+    return found
+
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """Return the rate at which the loss falls fastest over log(rate), before its minimum."""
+    lowest = max(2, int(np.argmin(losses)) + 1)
+    slopes = np.gradient(np.asarray(losses[:lowest]), np.log(np.asarray(rates[:lowest])))
+    return float(f"{rates[int(np.argmin(slopes))]:.2g}")
+
+
+def _plot(rates: list[float], losses: list[float], smoothed: list[float], rate: float) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color="0.75", linewidth=1, label="loss")
+    axes.plot(rates, smoothed, color="C0", linewidth=2, label="smoothed")
+    axes.axvline(rate, color="C1", linestyle="--", label=f"suggested: {rate:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_ylim(top=max(smoothed[0] * 1.5, max(smoothed[: max(2, len(smoothed) * 3 // 4)])))
+    axes.legend(frameon=False)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()

@@ -1,0 +1,30 @@
+"""The range test suggests the steepest place and plots it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.train.find_lr import find_lr, smooth, steepest
+from tiny import tiny_folder
+from tiny_fits import recipe, rows, silent, write_csv
+
+
+def test_the_suggestion_is_the_steepest_descent_before_the_minimum() -> None:
+    rates = [10.0**-n for n in range(7, 0, -1)]
+    assert steepest(rates, [1.0, 1.0, 0.95, 0.6, 0.5, 0.4, 3.0]) == pytest.approx(1e-5, rel=10)
+    assert steepest(rates, [1.0, 0.99, 0.98, 0.5, 0.02, 0.01, 9.0]) == pytest.approx(1e-4)
+
+
+def test_smoothing_is_bias_corrected() -> None:
+    assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    assert smooth([1.0, 0.0])[1] == pytest.approx(0.09 / 0.19)
+
+
+def test_it_writes_a_plot_and_a_table(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", rows())
+    rate, plot = find_lr(recipe(train, tiny_folder(tmp_path)), out=tmp_path / "run", echo=silent)
+    assert 1e-7 <= rate <= 1.0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "run" / "find_lr.csv").read_text().splitlines()) > 10

@@ -71,8 +71,6 @@ def micro(batch: Batch, size: int) -> list[Batch]:
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_one_step_is_the_same_in_one_piece_or_in_micro_batches(tmp_path: Path, backbone: Path) -> None:
     found = []
-    # Adam turns the rounding noise of a gradient that is zero by nature (a key's bias) into steps as large as the rate:
-    # a usual rate keeps that noise below what is asked here, and the real changes (3 x 2e-5) far above it.
     for size in (1, 3, 8):
         data = data_module(backbone, micro_batch=size)
         module = ClassifierModule(
@@ -82,7 +80,9 @@ def test_one_step_is_the_same_in_one_piece_or_in_micro_batches(tmp_path: Path, b
             stage={"learning_rate": 2e-5, "warmup": 0},
         )
         trainer(tmp_path, max_steps=3).fit(module, datamodule=data)
-        found.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))
+        # A key's bias moves all scores of a query alike, so its gradient is zero but for rounding: Adam makes steps of it.
+        named = ((name, p) for name, p in module.model.named_parameters() if not name.endswith("key.bias"))
+        found.append(torch.cat([p.detach().flatten() for _, p in named]))
     assert float((found[0] - found[1]).abs().max()) <= 1e-6
     assert float((found[0] - found[2]).abs().max()) <= 1e-6
 

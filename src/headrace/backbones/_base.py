@@ -37,6 +37,12 @@ class Backbone(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """Return what `build` of the same file needs, as JSON; its `backbone` is that file's name."""
 
+    def train_on_cpu(self) -> None:
+        """Make training cheaper on a CPU where the family can; the arithmetic stays that of the model."""
+
+    def end_training(self) -> None:
+        """Take back what `train_on_cpu` changed in the computation outside training."""
+
     def pooled(self, batch: Batch, hidden: Tensor) -> Tensor | None:
         """Return the output of the family's own pooler, [texts, width], or None where it was not built.
 

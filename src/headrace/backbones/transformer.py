@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
-from headrace.backbones import _config, _layers, _weights
+from headrace.backbones import _config, _dropout, _layers, _weights
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
 from headrace.backbones._weights import resolve
 from headrace.errors import ModelError, suggestion
@@ -111,6 +111,14 @@ class Transformer(Backbone):
             self.model.set_attn_implementation(name)
         except ValueError as error:
             raise ModelError(f"the family {self.family!r} has no attention {name!r}", next="use eager") from error
+
+    def train_on_cpu(self) -> None:
+        """Exchange the dropouts for ones that a CPU can afford: same rates, other masks; see `_dropout`."""
+        _dropout.draw_dropout(self.model)
+
+    def end_training(self) -> None:
+        """Take back what `train_on_cpu` changed in the computation outside training."""
+        _dropout.restore_attention(self.model)
 
     def _arguments(self, batch: Batch) -> dict[str, Tensor]:
         arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}

@@ -135,5 +135,6 @@ def _plot(rates: list[float], losses: list[float], smoothed: list[float], rate: 
     axes.set_ylim(top=max(smoothed[0] * 1.5, max(smoothed[: max(2, len(smoothed) * 3 // 4)])))
     axes.legend(frameon=False)
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
+    FigureCanvasAgg(figure)
+    figure.savefig(content, format="png")
     return content.getvalue()

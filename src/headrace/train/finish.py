@@ -39,7 +39,8 @@ def finish(session: Session, *, recipe: Recipe, prepare_and_fit_s: float) -> Run
         raise RunError("training left no weights", where=str(session.folder.path), next="run the same command again")
     model = session.module.model
     model.load_state_dict(best_weights(session.folder.checkpoints, progress.best))
-    model.eval()
+    model.backbone.end_training()
+    model.cpu().eval()  # the fresh process of the proof computes on the CPU
     timing = timing_of(progress)
 
     part = session.prepared.test or session.prepared.valid
@@ -132,6 +133,8 @@ def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) ->
             "truncate": data.truncate,
             "is_pair": prepared.train.examples.is_pair,
             "columns": [data.text] if isinstance(data.text, str) else list(data.text),
+            "label_columns": [data.label] if isinstance(data.label, str) else list(data.label),
+            "separator": data.label_separator,
         },
         threshold=THRESHOLD if session.recipe.task == "multi_label" else None,
         recipe_yaml=recipe.to_yaml(),

@@ -192,6 +192,8 @@ class Session:
     def _run(self, trainer: Any, data: TextDataModule, keeper: Keeper) -> None:
         module = self.module
         module.model.train()
+        if trainer.strategy.root_device.type == "cpu":
+            module.model.backbone.train_on_cpu()
         epochs = self.recipe.fit.epochs
         data.trainer = trainer
         if keeper.progress.step >= data.steps_per_epoch:

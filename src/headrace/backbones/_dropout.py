@@ -1,0 +1,105 @@
+"""Dropout that a CPU can afford: masks from a fast counter-free generator instead of one Bernoulli draw an element.
+
+torch draws a dropout mask on the CPU element by element on one core (about 9 ns each); with attention dropout on, its
+fused attention falls back to the unfused path besides. Together that is a good half of a BERT's training step. Here
+the bits come from NumPy's SFC64 (two bytes an element), seeded from torch's own generator: the same rate, the same
+independence, still a pure function of `torch.manual_seed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+ATTENTION = "headrace"
+_LEVELS = 1 << 16  # a mask's rate is a multiple of 1/65,536; the scale is that of the rate that is used
+
+
+def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
+    """Return a fresh dropout mask on the CPU: 0 with probability `rate`, else 1 / (1 - rate).
+
+    Args:
+        shape: Of the mask.
+        rate: In [0, 1); rounded to a multiple of 1/65,536.
+        dtype: Of the mask.
+    """
+    n = shape.numel()
+    dropped = round(rate * _LEVELS)
+    seed = int(torch.randint(1 << 62, ()).item())
+    words = np.random.SFC64(seed).random_raw(-(-n // 4))
+    levels = torch.from_numpy(words.view(np.int16)[:n]).view(shape)  # uniform in [-32768, 32767]
+    kept = levels >= dropped - _LEVELS // 2
+    return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
+
+
+class DrawnDropout(nn.Dropout):
+    """`nn.Dropout` whose masks on the CPU come from `keep_mask`; elsewhere it is `nn.Dropout`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input with a share of `p` set to 0 and the rest scaled up; the input itself outside training."""
+        if not self.training or self.p == 0.0 or input.device.type != "cpu" or self.p >= 1.0:
+            return super().forward(input)
+        return input * keep_mask(input.shape, self.p, input.dtype)
+
+
+def attention_with_drawn_dropout(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention as matrix product, softmax, dropout, matrix product; without dropout transformers' fused one.
+
+    Args:
+        module: The attention layer.
+        query, key, value: [texts, heads, tokens, head width].
+        attention_mask: Added to the scores, broadcast to [texts, heads, tokens, tokens].
+        dropout: Rate on the attention weights.
+        scaling: Of the scores; by default 1 / sqrt(head width).
+        **kwargs: Of other implementations.
+
+    Returns:
+        [texts, tokens, heads, head width], and None for the weights.
+    """
+    dropout = dropout if module.training else 0.0
+    if dropout == 0.0 or query.device.type != "cpu":
+        output, weights = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, weights
+    scale = query.size(-1) ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask.to(scores.dtype)
+    weights = torch.softmax(scores, dim=-1)
+    weights = weights * keep_mask(weights.shape, dropout, weights.dtype)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+def draw_dropout(model: Any) -> None:
+    """Exchange the dropouts of one model (in place, this object alone), and its attention where that can be."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, DrawnDropout(child.p))
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(ATTENTION, attention_with_drawn_dropout)
+        AttentionMaskInterface.register(ATTENTION, eager_mask)
+        model.set_attn_implementation(ATTENTION)
+
+
+def restore_attention(model: Any) -> None:
+    """Give the model transformers' own attention back; `DrawnDropout` does nothing outside training."""
+    if model.config._attn_implementation == ATTENTION:
+        model.set_attn_implementation("sdpa")

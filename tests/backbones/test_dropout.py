@@ -1,0 +1,96 @@
+"""Drawn dropout has the model's rates and independent masks, and changes nothing outside training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from headrace.backbones import transformer
+from headrace.backbones._dropout import DrawnDropout, attention_with_drawn_dropout, keep_mask
+from headrace.text.batch import Batch
+from tiny import FAMILIES, tiny_folder
+from torch import nn
+
+N = 400_000
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+def test_the_rate_and_the_scale_are_those_asked_for(rate: float) -> None:
+    torch.manual_seed(0)
+    mask = keep_mask(torch.Size((N,)), rate, torch.float32)
+    share = float((mask == 0).float().mean())
+    assert share == pytest.approx(rate, abs=4 * (rate * (1 - rate) / N) ** 0.5)
+    assert float(mask.max()) == pytest.approx(1 / (1 - rate), rel=1e-4)
+
+
+def test_masks_are_a_function_of_the_seed_and_never_repeat() -> None:
+    def draw() -> torch.Tensor:
+        return keep_mask(torch.Size((1000,)), 0.5, torch.float32)
+
+    torch.manual_seed(7)
+    first, second = draw(), draw()
+    torch.manual_seed(7)
+    assert torch.equal(first, draw())
+    assert not torch.equal(first, second)
+
+
+def test_masks_are_uncorrelated_within_and_between_draws() -> None:
+    torch.manual_seed(1)
+    first, second = (keep_mask(torch.Size((N,)), 0.5, torch.float32).numpy() for _ in range(2))
+    for a, b in ((first, second), (first[:-1], first[1:]), (first[:-4], first[4:])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / N**0.5
+
+
+def test_dropout_module_is_the_identity_outside_training_and_at_rate_zero() -> None:
+    values = torch.randn(3, 5)
+    assert torch.equal(DrawnDropout(0.5).eval()(values), values)
+    assert torch.equal(DrawnDropout(0.0).train()(values), values)
+
+
+def test_attention_averages_to_the_one_without_dropout() -> None:
+    torch.manual_seed(2)
+    query, key, value = (torch.randn(2, 2, 6, 8) for _ in range(3))
+    module = nn.Module()
+    module.is_causal = False
+    plain, _ = attention_with_drawn_dropout(module.eval(), query, key, value, None, dropout=0.2)
+    module.train()
+    drawn = torch.stack(
+        [attention_with_drawn_dropout(module, query, key, value, None, dropout=0.2)[0] for _ in range(3000)]
+    )
+    assert float((drawn.mean(0) - plain).abs().max()) < 0.08
+    assert float(drawn.std(0).mean()) > 0.1
+
+
+def batch(n_tokens: int = 9) -> Batch:
+    ids = torch.randint(6, 30, (3, n_tokens))
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    return Batch(ids, mask, torch.zeros_like(ids), torch.arange(3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_trains_with_it_and_is_itself_afterwards(family: str, tmp_path: Path) -> None:
+    backbone = transformer.load(str(tiny_folder(tmp_path, family)), dropout=0.1)
+    given = batch()
+    with torch.no_grad():
+        before = backbone.eval()(given)
+    backbone.train_on_cpu()
+    backbone.train()
+    torch.manual_seed(0)
+    first, second = backbone(given), backbone(given)
+    torch.manual_seed(0)
+    again = backbone(given)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    first.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in backbone.parameters() if p.grad is not None)
+    with torch.no_grad():
+        during = backbone.eval()(given)
+    backbone.end_training()
+    with torch.no_grad():
+        after = backbone(given)
+    real = given.attention_mask.bool()
+    assert float((during - before)[real].abs().max()) <= 1e-5
+    assert torch.equal(after, before)

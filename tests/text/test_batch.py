@@ -80,24 +80,36 @@ def test_a_batch_can_be_written_to_without_touching_the_data() -> None:
     assert (targets.tolist(), rows.tolist()) == ([0, 1, 2, 3], [1, 2])
 
 
-@given(lengths=LENGTHS, max_texts=st.integers(1, 40), share=st.floats(0, 0.9))
-def test_micro_batches_hold_each_text_once_within_both_bounds(
-    lengths: np.ndarray, max_texts: int, share: float
+@given(lengths=LENGTHS, max_texts=st.integers(1, 40), pass_tokens=st.integers(0, 2000))
+def test_micro_batches_hold_each_text_once_and_not_too_many(
+    lengths: np.ndarray, max_texts: int, pass_tokens: int
 ) -> None:
-    found = micro_batches(lengths, max_texts=max_texts, max_padding_share=share)
+    found = micro_batches(lengths, max_texts=max_texts, pass_tokens=pass_tokens)
     assert sorted(np.concatenate(found).tolist() if found else []) == list(range(len(lengths)))
     for positions in found:
         chosen = lengths[positions]
         assert 1 <= len(chosen) <= max_texts
-        assert 1 - chosen.sum() / (chosen.max() * len(chosen)) <= share + 1e-9
-    heads = [int(lengths[positions[0]]) for positions in found]
+    heads = [int(lengths[positions].max()) for positions in found]
     assert heads == sorted(heads, reverse=True)
 
 
-def test_micro_batches_are_not_cut_without_need() -> None:
-    (whole,) = micro_batches(np.array([100, 90, 100, 95]), max_texts=4, max_padding_share=0.1)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=7), pass_tokens=st.integers(0, 100))
+def test_no_other_cut_of_the_sorted_texts_costs_less(lengths: list[int], pass_tokens: int) -> None:
+    found = micro_batches(np.array(lengths), max_texts=5, pass_tokens=pass_tokens)
+    mine = sum(len(group) * max(lengths[i] for i in group) + pass_tokens for group in found)
+    ordered = sorted(lengths)
+
+    def cheapest(rest: list[int]) -> int:
+        options = range(1, min(5, len(rest)) + 1)
+        return min((k * rest[k - 1] + pass_tokens + cheapest(rest[k:]) for k in options), default=0)
+
+    assert mine == cheapest(ordered)
+
+
+def test_micro_batches_are_cut_where_padding_costs_more_than_a_pass() -> None:
+    (whole,) = micro_batches(np.array([100, 90, 100, 95]), max_texts=4, pass_tokens=50)
     assert sorted(whole.tolist()) == [0, 1, 2, 3]
-    found = micro_batches(np.array([10, 100, 10, 100]), max_texts=4, max_padding_share=0.1)
+    found = micro_batches(np.array([10, 100, 10, 100]), max_texts=4, pass_tokens=50)
     assert [positions.tolist() for positions in found] == [[1, 3], [0, 2]]
 
 
@@ -115,7 +127,7 @@ def test_prediction_batches_bound_their_padded_tokens(lengths: np.ndarray, max_t
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: micro_batches(np.array([1]), max_texts=0, max_padding_share=0.1),
+        lambda: micro_batches(np.array([1]), max_texts=0, pass_tokens=50),
         lambda: batches_by_length(np.array([1]), 10, 0),
     ],
 )

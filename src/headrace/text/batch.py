@@ -101,31 +101,38 @@ def collate(
     )
 
 
-def micro_batches(lengths: np.ndarray, *, max_texts: int, max_padding_share: float) -> list[np.ndarray]:
-    """Cut one batch into smaller ones of texts that are about equally long, the longest first.
+def micro_batches(lengths: np.ndarray, *, max_texts: int, pass_tokens: int) -> list[np.ndarray]:
+    """Cut one batch into the micro-batches that cost least, of texts that are about equally long, the longest first.
+
+    Each pass through the model costs as much as some tokens do (embedding gradients, weight casts), and padding costs
+    its tokens; the cut that makes their sum smallest is found exactly, over the texts in order of length.
 
     Args:
         lengths: [texts] tokens of each text of the batch.
         max_texts: At most so many texts each, from 1.
-        max_padding_share: At most this share of each one's tokens is padding, in [0, 1).
+        pass_tokens: What one more pass costs, in tokens, from 0. A large number gives as few passes as can be.
 
     Returns:
         Positions in `lengths`, each exactly once.
     """
     _at_least_one("max_texts", max_texts)
-    # Longest first: what runs out of memory does so at the first micro-batch.
-    by_length = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-    sorted_lengths = np.asarray(lengths)[by_length].tolist()
-    cuts: list[int] = []
-    start = total = 0
-    for index, length in enumerate(sorted_lengths):
-        n_texts = index - start + 1
-        padded = n_texts * sorted_lengths[start]
-        if n_texts > 1 and (n_texts > max_texts or padded - total - length > max_padding_share * padded):
-            cuts.append(index)
-            start, total = index, 0
-        total += length
-    return np.split(by_length, cuts) if len(by_length) else []
+    by_length = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
+    ordered = np.asarray(lengths, dtype=np.int64)[by_length]
+    n = len(ordered)
+    cost = np.zeros(n + 1, dtype=np.int64)  # of the first k texts
+    start = np.zeros(n + 1, dtype=np.int64)  # where the last of their micro-batches begins
+    for stop in range(1, n + 1):
+        first = max(0, stop - max_texts)
+        sizes = np.arange(stop - first, 0, -1)
+        totals = cost[first:stop] + sizes * ordered[stop - 1] + pass_tokens
+        chosen = int(np.argmin(totals))
+        cost[stop], start[stop] = totals[chosen], first + chosen
+    found = []
+    stop = n
+    while stop:  # from the longest down: what runs out of memory does so at the first micro-batch
+        found.append(by_length[start[stop] : stop])
+        stop = int(start[stop])
+    return found
 
 
 def batches_by_length(lengths: np.ndarray, max_tokens: int, max_texts: int) -> list[np.ndarray]:

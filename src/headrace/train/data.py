@@ -17,9 +17,10 @@ from headrace.text.batch import Batch, batches_by_length, collate, micro_batches
 from headrace.text.plan import Plan
 from headrace.train.prepare import DataPlan, Part, Prepared, prepare
 
-# On a CPU small groups of like lengths cost nothing extra and save the padding; a GPU wants the step in one piece.
-CPU_MICRO_BATCH = 8
-MAX_PADDING_SHARE = 0.10
+# One more pass on a CPU costs as much as about 150 tokens: MiniLM's dense gradient of the word embeddings (47 MB) is
+# made and added once a pass, about 60 ms beside 2,200 tokens a second. A GPU wants the step in one piece.
+CPU_PASS_TOKENS = 150
+GPU_PASS_TOKENS = 1 << 20
 VALID_BATCH_TOKENS = 8192
 VALID_BATCH_TEXTS = 128
 
@@ -68,15 +69,23 @@ class StepSampler(Sampler[tuple[int, int]]):
 
 
 class Steps(Dataset[StepBatch]):
-    """Makes the batch of one (epoch, step) for one process of `world`."""
+    """Makes the batch of one (epoch, step) for one process.
+
+    Args:
+        part: The training rows.
+        plan: Which of them make which step.
+        passes: Texts of a micro-batch at most, and what a pass costs in tokens; see `micro_batches`.
+        tokens: How ids become tensors.
+        place: This process's rank, and how many there are.
+    """
 
     def __init__(
-        self, part: Part, plan: Plan, *, micro_batch: int, tokens: dict[str, Any], rank: int, world: int
+        self, part: Part, plan: Plan, *, passes: tuple[int, int], tokens: dict[str, Any], place: tuple[int, int]
     ) -> None:
         self.part, self.plan = part, plan
-        self.micro_batch = micro_batch
+        self.micro_batch, self.pass_tokens = passes
         self.tokens = tokens
-        self.rank, self.world = rank, world
+        self.rank, self.world = place
 
     def __getitem__(self, place: tuple[int, int]) -> StepBatch:
         epoch, step = place
@@ -84,9 +93,8 @@ class Steps(Dataset[StepBatch]):
         mine = self.plan.share(epoch, step, self.rank, self.world)
         is_filler = len(mine) == 0
         chosen = whole[:1] if is_filler else mine
-        groups = micro_batches(
-            self.part.lengths_of(chosen), max_texts=self.micro_batch, max_padding_share=MAX_PADDING_SHARE
-        )
+        lengths = self.part.lengths_of(chosen)
+        groups = micro_batches(lengths, max_texts=self.micro_batch, pass_tokens=self.pass_tokens)
         batches = [make_batch(self.part, chosen[group], self.tokens) for group in groups]
         return StepBatch(batches, whole, len(whole), len(mine), is_filler)
 
@@ -243,26 +251,23 @@ class TextDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
-    def _micro_batch(self) -> int:
-        if self.micro_batch != "auto":
-            size = int(self.micro_batch)
-        else:
-            on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-            size = CPU_MICRO_BATCH if on_cpu else self.batch_size
-        return max(1, min(size, -(-self.batch_size // self.accumulate)))
+    def _passes(self) -> tuple[int, int]:
+        """Return the texts of a micro-batch at most, and what a pass costs in tokens."""
+        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        size = self.batch_size if self.micro_batch == "auto" else int(self.micro_batch)
+        size = max(1, min(size, -(-self.batch_size // self.accumulate)))
+        return size, CPU_PASS_TOKENS if on_cpu else GPU_PASS_TOKENS
 
-    def steps_of(self, plan: Plan, *, micro_batch: int) -> Steps:
-        """Return the data set of this process's steps."""
-        rank, world = self._place()
-        return Steps(self.ready.train, plan, micro_batch=micro_batch, tokens=self.tokens, rank=rank, world=world)
+    def steps(self) -> Steps:
+        """Return the data set of this process's steps, by (epoch, step)."""
+        return Steps(self.ready.train, self.plan, passes=self._passes(), tokens=self.tokens, place=self._place())
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
         """Return the steps of the current epoch, from the first that is still to be taken."""
-        steps = self.steps_of(self.plan, micro_batch=self._micro_batch())
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         first_step = self.first[1] if epoch == self.first[0] else 0
         sampler = StepSampler(self.steps_per_epoch, epoch=epoch, first_step=first_step)
-        return DataLoader(steps, batch_size=None, sampler=sampler)
+        return DataLoader(self.steps(), batch_size=None, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation rows of this process."""

@@ -73,7 +73,7 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
     module.model.train()
     data = session.data()
     plan, part = data.plan, session.prepared.train
-    steps = data.steps_of(plan, micro_batch=8)
+    steps = data.steps()
     optimizer = build_optimizer(module.model.groups(), session.stage)
     precision, _ = resolved_precision(session.recipe.fit.precision, accelerator="cpu")
     rates: list[float] = []

@@ -119,11 +119,12 @@ def parameter_groups(groups: Groups, stage: Stage) -> list[dict[str, Any]]:
 def build_optimizer(groups: Groups, stage: Stage) -> torch.optim.Optimizer:
     """Return AdamW (decoupled decay) or Adam (no decay) over discriminative groups."""
     parameters = parameter_groups(groups, stage)
+    # Fused: one pass over weights, gradients and moments, several times as fast as one pass for each operation.
     if stage.optimizer == "adam":
         for group in parameters:
             group["weight_decay"] = 0.0
-        return torch.optim.Adam(parameters, lr=stage.learning_rate)
-    return torch.optim.AdamW(parameters, lr=stage.learning_rate)
+        return torch.optim.Adam(parameters, lr=stage.learning_rate, fused=True)
+    return torch.optim.AdamW(parameters, lr=stage.learning_rate, fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, stage: Stage, step: int, *, n_steps: int, n_warmup: int) -> None:

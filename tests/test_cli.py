@@ -371,4 +371,4 @@ def test_a_recipe_with_a_base_finds_the_samples_too(capsys: pytest.CaptureFixtur
     (tmp_path / "mine.yaml").write_text(f"base: reviews\nbackbone: {tmp_path / 'backbone'}\n", "utf-8")
     code, value = answered(capsys, "check", "mine.yaml")
     assert code == 0
-    assert value["splits"][2]["n_rows"] == 80
+    assert value["splits"][2]["n_rows"] == 100

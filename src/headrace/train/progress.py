@@ -16,6 +16,8 @@ from headrace.metrics import areas_per_label
 from headrace.train.module import ClassifierModule
 from headrace.train.resume import Keeper
 
+# Of the metrics, those that say most; all of them are in report.json and in the logger.
+SHOWN_METRICS = ("accuracy", "f1_macro", "roc_auc_macro")
 LINE_EVERY_S = 5.0
 LINE_EVERY_STEPS = 20
 
@@ -114,8 +116,7 @@ class ProgressLines(lightning.Callback):
 def epoch_line(record: dict[str, Any], monitor: str) -> str:
     """Return an epoch's kept line: losses, the monitored figure, other metrics, time."""
     valid = record["valid"]
-    others = [name for name in valid if name not in ("loss", monitor)]
-    shown = [name for name in (monitor, *others) if name in valid and name != "loss"]
+    shown = [name for name in dict.fromkeys((monitor, *SHOWN_METRICS)) if name in valid and name != "loss"]
     metrics = "  ".join(f"{name} {valid[name]:.4f}" for name in shown)
     valid_loss = f"  valid loss {valid['loss']:.4f}" if "loss" in valid else ""
     time_s = duration(record["seconds"])

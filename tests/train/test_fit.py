@@ -1,0 +1,201 @@
+"""From a recipe to a finished run: every task, head and kind of source; what stands in the folder; what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from headrace import Bundle
+from headrace.errors import HeadraceError, RecipeError
+from headrace.train.fit import fit
+from headrace.train.run import RunFolder
+from tiny import tiny_folder
+from tiny_fits import recipe, rows, silent, weights, write_csv
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def train_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("data") / "train.csv", rows(60))
+
+
+def test_a_run_leaves_everything_that_was_promised(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    test = write_csv(tmp_path / "test.csv", [{**row, "text": f"new: {row['text']}"} for row in rows(21)])
+    settings = recipe(train_file, backbone, fit__epochs=3, logger="tensorboard")
+    settings["data"]["test"] = str(test)
+    lines: list[str] = []
+    run = fit(settings, out=tmp_path / "run", echo=lines.append)
+    report = json.loads((run.folder / "report.json").read_text("utf-8"))
+    assert report["split"] == "test"
+    assert report["n_rows"] == run.evaluation.n_rows == 21
+    accuracy = report["metrics"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert report["timing"]["fit_s"] > 0
+    assert report["timing"]["train_texts_per_s"] > 0
+    assert report["timing"]["peak_memory_bytes"] > 50_000_000
+    assert [record["epoch"] for record in report["data"]["training"]["history"]] == [1, 2, 3]
+    predictions = pq.read_table(run.folder / "predictions.parquet").to_pydict()
+    assert predictions["row"] == list(range(2, 23))
+    n_right = sum(a == b for a, b in zip(predictions["label"], predictions["predicted"], strict=True))
+    assert n_right / 21 == pytest.approx(accuracy["value"])
+    with open(run.folder / "errors.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 21 - n_right
+    assert RunFolder(run.folder).status()["state"] == "finished"
+    assert list((run.folder / "tensorboard").glob("events*"))
+    assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
+    found = Bundle.load(run.bundle).predict(["new: the film number 0 is warm"])[0]
+    assert found.label == predictions["predicted"][0]
+    assert found.scores["good"] == pytest.approx(predictions["score_good"][0], abs=1e-6)
+
+
+def test_the_bundle_holds_the_best_checkpoint_by_the_monitor(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    run = fit(recipe(train_file, backbone, fit__epochs=4, fit__monitor="loss"), out=tmp_path / "run", echo=silent)
+    training = json.loads((run.folder / "report.json").read_text("utf-8"))["data"]["training"]
+    losses = [record["valid"]["loss"] for record in training["history"]]
+    assert training["best"]["value"] == min(losses)
+    assert training["best"]["epoch"] == losses.index(min(losses))
+    assert run.evaluation.split == "valid"
+    assert run.evaluation.metric("log_loss").value == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_early_stopping_ends_before_the_last_epoch(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    changes = {"fit__epochs": 30, "fit__early_stopping": {"patience": 2, "min_delta": 10.0, "monitor": "loss"}}
+    run = fit(recipe(train_file, backbone, **changes), out=tmp_path / "run", echo=silent)
+    history = json.loads((run.folder / "report.json").read_text("utf-8"))["data"]["training"]["history"]
+    assert len(history) == 3
+
+
+def multi_label_rows(n: int = 60) -> list[dict[str, Any]]:
+    found = []
+    for i in range(n):
+        has = [i % 2 == 0, i % 3 == 0]
+        words = [word for word, kept in zip(("lovely", "slow"), has, strict=True) if kept]
+        found.append({"text": f"film {i} was {' and '.join(words) or 'there'}", "warm": int(has[0]), "long": int(has[1])})
+    return found
+
+
+@pytest.mark.parametrize("kind", ["dicts", "frame", "dataset"])
+def test_multi_label_from_memory_is_the_same_from_each_kind_of_object(kind: str, tmp_path: Path, backbone: Path) -> None:
+    content = multi_label_rows()
+    objects: dict[str, Any] = {"dicts": content, "frame": pd.DataFrame(content)}
+    if kind == "dataset":
+        import datasets
+
+        objects["dataset"] = datasets.Dataset.from_list(content)
+    settings = recipe(Path("unused"), backbone, task="multi_label", data__label=["warm", "long"], data__train=None)
+    run = fit(settings, train=objects[kind], out=tmp_path / kind, echo=silent)
+    reference = fit(settings, train=content, out=tmp_path / "reference", echo=silent)
+    assert weights(run.folder) == weights(reference.folder)
+    assert run.evaluation.labels == ("warm", "long")
+    answers = Bundle.load(run.bundle).predict(["film 0 was lovely", "nothing"], threshold=0.99)
+    assert [answer.label for answer in answers] == [None, None]
+    assert [answer.labels for answer in answers] == [(), ()]
+    again = fit(settings, train=objects[kind], out=tmp_path / kind, echo=silent)
+    assert again.was_finished
+
+
+def test_pairs_are_read_trained_and_predicted_as_pairs(tmp_path: Path, backbone: Path) -> None:
+    content = [
+        {"premise": f"film {i} is {a}", "hypothesis": f"it is {b}", "label": "same" if a == b else "other"}
+        for i, (a, b) in enumerate([("warm", "warm"), ("warm", "slow"), ("slow", "slow"), ("slow", "warm")] * 12)
+    ]
+    settings = recipe(Path("unused"), backbone, data__text=["premise", "hypothesis"], data__train=None)
+    run = fit(settings, train=content, out=tmp_path / "run", echo=silent)
+    assert run.evaluation.labels == ("other", "same")
+    found = Bundle.load(run.bundle).predict([("film 1 is warm", "it is warm")])
+    assert found[0].label in ("other", "same")
+
+
+@pytest.mark.parametrize("head", ["logistic", "svm"])
+def test_a_classical_head_learns_on_frozen_features(head: str, tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    run = fit(recipe(train_file, backbone, head={"name": head, "pool": "mean"}), out=tmp_path / "run", echo=silent)
+    majority = 0.5
+    value = run.evaluation.metric("accuracy").value
+    assert value is not None
+    assert value > majority
+    names = {path.suffix for path in run.bundle.iterdir()}
+    assert names <= {".json", ".yaml", ".safetensors"}
+
+
+def test_the_native_head_trains_too(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    run = fit(recipe(train_file, backbone, head={"name": "native"}), out=tmp_path / "run", echo=silent)
+    assert Bundle.load(run.bundle).predict("a warm film").label in ("good", "bad")
+
+
+def test_balanced_weights_come_from_the_training_rows(tmp_path: Path, backbone: Path) -> None:
+    from headrace.recipe import load_recipe
+    from headrace.train.fit import data_plan, loss_weights
+    from headrace.train.prepare import prepare
+
+    uneven = [row for row in rows(120) if row["label"] == "good" or int(row["text"].split()[3]) % 4 == 3]
+    file = write_csv(tmp_path / "uneven.csv", uneven)
+    values = load_recipe(recipe(file, backbone, fit__class_weights="balanced")).values
+    prepared = prepare(data_plan(values))
+    counts = np.bincount(prepared.train.targets)
+    found = loss_weights(values, prepared)["class_weights"]
+    assert found == pytest.approx((counts.sum() / (2 * counts)).tolist())
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "next_step"),
+    [
+        ({"trainer": {"max_epochs": 3}}, "trainer.max_epochs is decided elsewhere", "use fit.epochs"),
+        ({"trainer": {"max_step": 3}}, "lightning.Trainer has no argument 'max_step'", "did you mean 'max_steps'?"),
+        ({"fit__monitor": "acuracy"}, "'acuracy' is not a figure of validation", "one of: loss, accuracy"),
+        ({"logger": "tensorbord"}, "there is no logger named 'tensorbord'", "did you mean 'tensorboard'?"),
+        ({"fit__class_weights": {"god": 2.0}}, "there is no label 'god'", "labels: bad, good"),
+    ],
+    ids=["owned", "unknown argument", "monitor", "logger", "label"],
+)
+def test_what_cannot_be_is_refused_with_the_way_out(
+    changes: dict[str, Any], what: str, next_step: str, tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        fit(recipe(train_file, backbone, **changes), out=tmp_path / "run", echo=silent)
+    assert what in caught.value.what
+    assert next_step in str(caught.value.next)
+
+
+def test_any_other_trainer_argument_reaches_the_trainer(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    settings = recipe(train_file, backbone, trainer={"limit_train_batches": 3, "accelerator": "cpu"})
+    run = fit(settings, out=tmp_path / "run", echo=silent)
+    assert run.timing["n_steps"] == 6
+
+
+def test_strict_stops_at_findings_with_exit_code_1_and_otherwise_they_are_told(tmp_path: Path, backbone: Path) -> None:
+    leaking = rows(60)
+    train = write_csv(tmp_path / "train.csv", leaking)
+    test = write_csv(tmp_path / "test.csv", leaking[:10])
+    settings = recipe(train, backbone, fit__epochs=1, data__test=str(test))
+    with pytest.raises(HeadraceError) as caught:
+        fit(settings, out=tmp_path / "strict", strict=True, echo=silent)
+    assert caught.value.exit_code == 1
+    assert "test_in_train" in str(caught.value.where)
+    lines: list[str] = []
+    run = fit(settings, out=tmp_path / "run", echo=lines.append)
+    assert any(line.startswith("error: ") and "test data" in line for line in lines)
+    assert {finding.code for finding in run.findings} >= {"test_in_train"}
+    allowed = {**settings, "data": {**settings["data"], "allow": [finding.code for finding in run.findings]}}
+    fit(allowed, out=tmp_path / "allowed", strict=True, echo=silent)
+
+
+def test_skipped_rows_are_listed_in_the_run(tmp_path: Path, backbone: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", rows(60))
+    with open(train, "a", encoding="utf-8") as file:
+        file.write("one,two,three\n")
+    run = fit(
+        recipe(train, backbone, fit__epochs=1, data__on_bad_row="skip"), out=tmp_path / "run", echo=silent
+    )
+    listed = [json.loads(line) for line in (run.folder / "bad_rows.jsonl").read_text("utf-8").splitlines()]
+    assert len(listed) == 1
+    assert listed[0]["where"].endswith("train.csv:62")

@@ -32,7 +32,12 @@ def toxic_file(folder: Path) -> Path:
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_it_fits_for_two_steps(name: str, tmp_path: Path, samples: Path) -> None:
     family = "distilbert" if "distilbert" in name else "bert"
-    changes = [f"backbone.name={tiny_folder(tmp_path, family)}", "trainer.max_steps=2", "logger=none"]
+    changes = [
+        f"backbone.name={tiny_folder(tmp_path, family)}",
+        "trainer.max_steps=2",
+        "logger=none",
+        "data.max_length=32",
+    ]
     if name in SAMPLES:
         text, label, file = SAMPLES[name]
         train = samples / file if file else toxic_file(tmp_path)

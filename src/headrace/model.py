@@ -137,6 +137,15 @@ def load_classifier(
     return Classifier(loaded, settings=head, labels=labels, multi_label=multi_label)
 
 
+def tokenizer_source(name: str) -> str:
+    """Return the folder or hub id of a backbone's tokenizer.
+
+    Args:
+        name: `minilm`, a hub id, a folder, or a backbone's file.
+    """
+    return str(_backbone_module(name).resolve(name))
+
+
 def build_classifier(config: Mapping[str, Any]) -> Classifier:
     """Return a classifier with random weights from what `Classifier.config` gave.
 

@@ -21,6 +21,11 @@ def names(kind: str) -> list[str]:
     return sorted({*ours, *installed})
 
 
+def kind_of_task(name: str) -> str:
+    """Return `multi_label` or `single_label`: how the targets and metrics of a task are shaped, whatever its name."""
+    return "multi_label" if find("task", name).MULTI_LABEL else "single_label"
+
+
 def find(kind: str, name: str) -> ModuleType:
     """Import and return the module that is called `name`.
 

@@ -80,12 +80,16 @@ def multi_label_rows(n: int = 60) -> list[dict[str, Any]]:
     for i in range(n):
         has = [i % 2 == 0, i % 3 == 0]
         words = [word for word, kept in zip(("lovely", "slow"), has, strict=True) if kept]
-        found.append({"text": f"film {i} was {' and '.join(words) or 'there'}", "warm": int(has[0]), "long": int(has[1])})
+        found.append(
+            {"text": f"film {i} was {' and '.join(words) or 'there'}", "warm": int(has[0]), "long": int(has[1])}
+        )
     return found
 
 
 @pytest.mark.parametrize("kind", ["dicts", "frame", "dataset"])
-def test_multi_label_from_memory_is_the_same_from_each_kind_of_object(kind: str, tmp_path: Path, backbone: Path) -> None:
+def test_multi_label_from_memory_is_the_same_from_each_kind_of_object(
+    kind: str, tmp_path: Path, backbone: Path
+) -> None:
     content = multi_label_rows()
     objects: dict[str, Any] = {"dicts": content, "frame": pd.DataFrame(content)}
     if kind == "dataset":
@@ -117,7 +121,9 @@ def test_pairs_are_read_trained_and_predicted_as_pairs(tmp_path: Path, backbone:
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm"])
-def test_a_classical_head_learns_on_frozen_features(head: str, tmp_path: Path, train_file: Path, backbone: Path) -> None:
+def test_a_classical_head_learns_on_frozen_features(
+    head: str, tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
     run = fit(recipe(train_file, backbone, head={"name": head, "pool": "mean"}), out=tmp_path / "run", echo=silent)
     majority = 0.5
     value = run.evaluation.metric("accuracy").value
@@ -193,9 +199,7 @@ def test_skipped_rows_are_listed_in_the_run(tmp_path: Path, backbone: Path) -> N
     train = write_csv(tmp_path / "train.csv", rows(60))
     with open(train, "a", encoding="utf-8") as file:
         file.write("one,two,three\n")
-    run = fit(
-        recipe(train, backbone, fit__epochs=1, data__on_bad_row="skip"), out=tmp_path / "run", echo=silent
-    )
+    run = fit(recipe(train, backbone, fit__epochs=1, data__on_bad_row="skip"), out=tmp_path / "run", echo=silent)
     listed = [json.loads(line) for line in (run.folder / "bad_rows.jsonl").read_text("utf-8").splitlines()]
     assert len(listed) == 1
     assert listed[0]["where"].endswith("train.csv:62")

@@ -245,7 +245,9 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before_it(
 def test_a_loss_that_is_not_finite_stops_with_step_rows_and_rate(
     rate: float, tmp_path: Path, train_file: Path, backbone: Path
 ) -> None:
-    settings = recipe(train_file, backbone, fit__learning_rate=rate, fit__warmup=0, fit__gradient_clip=None)
+    settings = recipe(
+        train_file, backbone, fit__learning_rate=rate, fit__warmup=0, fit__schedule="constant", fit__gradient_clip=None
+    )
     with pytest.raises(TrainingStopped) as caught:
         run(settings, tmp_path / "run")
     assert caught.value.exit_code == 1

@@ -31,7 +31,7 @@ def fit_classical_head(session: Session) -> None:
         features,
         prepared.train.targets,
         name=values.head.name,
-        multi_label=values.task == "multi_label",
+        multi_label=module.kind == "multi_label",
         seed=derived_seed(values.seed, "classical") % 2**32,
         n_labels=len(prepared.labels),
     )

@@ -13,6 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from headrace.data.read import Columns
+from headrace.model import tokenizer_source
+from headrace.plugins import kind_of_task
 from headrace.text.batch import Batch, batches_by_length, collate, micro_batches
 from headrace.text.plan import Plan
 from headrace.train.prepare import DataPlan, Part, Prepared, prepare
@@ -61,8 +63,10 @@ class StepSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        # A generator: Lightning makes the iterator before it tells the epoch of a resumed run.
         start = self.first[1] if self.epoch == self.first[0] else 0
-        return iter([(self.epoch, step) for step in range(start, self.n_steps)])
+        for step in range(start, self.n_steps):
+            yield self.epoch, step
 
     def __len__(self) -> int:
         return self.n_steps - (self.first[1] if self.epoch == self.first[0] else 0)
@@ -159,12 +163,19 @@ class TextDataModule(lightning.LightningDataModule):
             text=(text,) if isinstance(text, str) else tuple(text),
             label=(label,) if isinstance(label, str) else tuple(label),
             separator=settings.pop("label_separator", None),
-            multi_label=task == "multi_label",
+            multi_label=kind_of_task(task) == "multi_label",
             labels=tuple(settings.pop("labels", None) or ()),
         )
         share = float(valid[:-1]) / 100 if isinstance(valid, str) and valid.endswith("%") else None
         sources = {"train": train, "valid": None if share else valid, "test": test}
-        plan = DataPlan(columns=columns, tokenizer=backbone, seed=seed, valid_share=share or 0.1, **sources, **settings)
+        plan = DataPlan(
+            columns=columns,
+            tokenizer=tokenizer_source(backbone),
+            seed=seed,
+            valid_share=share or 0.1,
+            **sources,
+            **settings,
+        )
         self._begin(plan, batch_size=batch_size, sampler=sampler, micro_batch=micro_batch)
 
     def _begin(self, plan: DataPlan, *, batch_size: int, sampler: str, micro_batch: int | str) -> None:

@@ -17,7 +17,7 @@ from headrace.recipe import Recipe, load_recipe
 from headrace.train.fit import data_plan, say_to_stderr
 from headrace.train.prepare import prepare
 from headrace.train.progress import Echo
-from headrace.train.run import RunFolder
+from headrace.train.run import RunFolder, default_folder
 from headrace.train.session import Session
 from headrace.train.signals import Signals
 from headrace.train.stages import build_optimizer
@@ -55,9 +55,10 @@ def find_lr(
     """
     say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / Path(resolved.name).stem.split(".")[0])
+    folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
     session = Session(resolved.values, prepare(data_plan(resolved.values)), folder, Signals(), say)
-    rates, losses = _sweep(session, say)
+    with session.signals.watched(), folder.lock():
+        rates, losses = _sweep(session, say)
     smoothed = smooth(losses)
     rate = steepest(rates, smoothed)
     lines = ["learning_rate,loss,smoothed_loss"]

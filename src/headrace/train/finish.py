@@ -52,7 +52,7 @@ def finish(session: Session, *, recipe: Recipe, prepare_and_fit_s: float) -> Run
         part.targets,
         scores,
         labels=session.prepared.labels,
-        task=session.recipe.task,
+        task=session.module.kind,
         split=part.name,
         threshold=THRESHOLD,
     )
@@ -103,7 +103,7 @@ def scores_of(session: Session, part: Part) -> np.ndarray:
 def write_predictions(session: Session, part: Part, scores: np.ndarray) -> None:
     """Write predictions.parquet: row, label, predicted and one score per label, in the split's order."""
     names = session.prepared.labels.names
-    multi_label = session.recipe.task == "multi_label"
+    multi_label = session.module.kind == "multi_label"
     decided = decisions(scores, multi_label=multi_label, threshold=THRESHOLD)
     kind: type = list if multi_label else str
     columns = {"row": int, "label": kind, "predicted": kind, **{f"score_{name}": float for name in names}}
@@ -136,7 +136,7 @@ def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) ->
             "label_columns": [data.label] if isinstance(data.label, str) else list(data.label),
             "separator": data.label_separator,
         },
-        threshold=THRESHOLD if session.recipe.task == "multi_label" else None,
+        threshold=THRESHOLD if session.module.kind == "multi_label" else None,
         recipe_yaml=recipe.to_yaml(),
         data={"fingerprints": prepared.fingerprints()},
         versions=versions(),

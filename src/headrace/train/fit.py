@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from headrace.backbones.transformer import resolve
 from headrace.data.audit import Finding
 from headrace.data.balance import class_weights, pos_weight
 from headrace.data.read import Columns, read
@@ -22,13 +21,15 @@ from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingSto
 from headrace.evaluation import Evaluation
 from headrace.files import cache_folder, write_text
 from headrace.metrics import METRICS
+from headrace.model import tokenizer_source
+from headrace.plugins import kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.recipe.load import flat
 from headrace.recipe.schema import RecipeValues
 from headrace.tables import write_rows
 from headrace.train.prepare import DataPlan, Prepared, prepare
 from headrace.train.progress import Echo, duration
-from headrace.train.run import FREE_KEYS, RunFolder
+from headrace.train.run import FREE_KEYS, RunFolder, default_folder
 from headrace.train.signals import Signals
 
 # Where a file lies does not matter to a run, what it holds does: that is in the fingerprints.
@@ -86,9 +87,7 @@ def fit(
     """
     say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
-    folder = RunFolder(
-        Path(out) if out is not None else Path("runs") / Path(resolved.name).stem.split(".")[0].split(" ")[0]
-    )
+    folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
     signals = Signals()
     with signals.watched(), folder.lock():
         try:
@@ -116,6 +115,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     if force:
         _clear(folder)
     had_finished = folder.status().get("state") == "finished"
+    check_settings(values)
     if not had_finished:
         folder.set_status("preparing")
 
@@ -141,7 +141,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     folder.set_identity(identity)
     write_text(folder.recipe, recipe.to_yaml())
     _write_bad_rows(folder, prepared)
-    if had_finished and folder.bundle.is_dir():
+    if had_finished and folder.bundle.is_dir() and session.result() is not None:
         report = json.loads((folder.path / "report.json").read_text("utf-8"))
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
 
@@ -201,7 +201,7 @@ def data_plan(values: RecipeValues) -> DataPlan:
         text=(data.text,) if isinstance(data.text, str) else tuple(data.text),
         label=(data.label,) if isinstance(data.label, str) else tuple(data.label),
         separator=data.label_separator,
-        multi_label=values.task == "multi_label",
+        multi_label=kind_of_task(values.task) == "multi_label",
         labels=tuple(data.labels or ()),
     )
     share = data.valid_share
@@ -211,7 +211,7 @@ def data_plan(values: RecipeValues) -> DataPlan:
         test=data.test,
         valid_share=share if share is not None else 0.1,
         columns=columns,
-        tokenizer=str(resolve(values.backbone.name)),
+        tokenizer=tokenizer_source(values.backbone.name),
         revision=values.backbone.revision,
         url=data.url,
         sha256=data.sha256,
@@ -226,18 +226,33 @@ def data_plan(values: RecipeValues) -> DataPlan:
     )
 
 
+def check_settings(values: RecipeValues) -> None:
+    """Refuse what only training would stumble over, before data are read.
+
+    Raises:
+        RecipeError: A figure, a logger or an argument of the Trainer does not exist.
+    """
+    monitored(values)
+    early_stopping(values)
+    if values.trainer or values.logger not in ("tensorboard", "none"):
+        from headrace.train.trainer import check_loggers, check_trainer_arguments
+
+        check_trainer_arguments(values.trainer)
+        check_loggers(values.logger)
+
+
 def monitored(values: RecipeValues) -> tuple[str, bool]:
     """Return the figure that picks the best checkpoint, and whether larger is better."""
     return _metric(values, values.fit.monitor, "fit.monitor")
 
 
 def _metric(values: RecipeValues, name: str, where: str) -> tuple[str, bool]:
+    kind = kind_of_task(values.task)
     if name == "auto":
-        name = "roc_auc" if values.task == "multi_label" else "accuracy"
-        name = name if name in METRICS[values.task] else "roc_auc_macro"
+        name = "roc_auc_macro" if kind == "multi_label" else "accuracy"
     if name == "loss":
         return name, False
-    known = METRICS[values.task]
+    known = METRICS[kind]
     if name not in known:
         raise RecipeError(
             f"{name!r} is not a figure of validation for {values.task}",
@@ -280,7 +295,8 @@ def _by_label(weights: Mapping[str, float], names: tuple[str, ...], where: str) 
 
 def _identity(values: RecipeValues, prepared: Prepared, model_sha256: str) -> dict[str, Any]:
     leaves = flat(values.model_dump(mode="json"))
-    kept = {path: value for path, value in leaves.items() if path not in FREE_KEYS and path not in _PLACES}
+    fixed = {path: value for path, value in leaves.items() if path not in FREE_KEYS and path not in _PLACES}
+    kept = {path: value for path, value in fixed.items() if value != {}}  # `trainer:` without a key that is not free
     identity = {".".join(map(str, path)): value for path, value in kept.items()}
     identity |= {f"content of {name}": value for name, value in prepared.fingerprints().items()}
     identity["initial weights"] = model_sha256

@@ -55,6 +55,7 @@ class ClassifierModule(lightning.LightningModule):
         self.labels = LabelSet(tuple(labels))
         self.task_name = task
         self.task = plugins.find("task", task)
+        self.kind = plugins.kind_of_task(task)
         self.stage = Stage(**(stage or {}))
         self.seed = seed
         self.model = self._classifier(backbone, head or {})
@@ -92,7 +93,7 @@ class ClassifierModule(lightning.LightningModule):
             backbone=settings,
             head=HeadSettings(**head),
             labels=self.labels,
-            multi_label=self.task_name == "multi_label",
+            multi_label=self.kind == "multi_label",
         )
 
     # -- training -----------------------------------------------------------------------------------------------
@@ -201,13 +202,24 @@ class ClassifierModule(lightning.LightningModule):
         for name, value in self.valid_metrics.items():
             self.log(f"valid/{name}", value, rank_zero_only=False, sync_dist=False)
 
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one batch of test rows."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test rows."""
+        logits, targets = self._gathered()
+        self._validated.clear()
+        for name, value in self.measure(logits, targets).items():
+            self.log(f"test/{name}", value, rank_zero_only=False, sync_dist=False)
+
     def measure(self, logits: Tensor, targets: Tensor) -> dict[str, float]:
         """Return the plain loss and every metric of the task that these rows can tell."""
         loss = self.task.loss(logits, targets).mean()
         scores = self.task.scores(logits).numpy()
         found = {"loss": float(loss)}
-        for name in METRICS[self.task_name]:
-            value = monitor_value(targets.numpy(), scores, name, task=self.task_name)
+        for name in METRICS[self.kind]:
+            value = monitor_value(targets.numpy(), scores, name, task=self.kind)
             if value is not None:
                 found[name] = float(value)
         return found

@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.errors import RunError
 from headrace.files import is_running, remove_leftovers, write_json
+from headrace.recipe import Recipe
 
 # These may change between two calls of one run: they do not move a weight.
 FREE_KEYS = {
@@ -27,6 +28,12 @@ FREE_KEYS = {
     ("trainer", "log_every_n_steps"),
     ("trainer", "num_sanity_val_steps"),
 }
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Return `runs/` and the recipe file's name; a recipe that is no file is called by its task."""
+    first = recipe.name.split(" (")[0]
+    return Path("runs") / (Path(first).stem if first.endswith((".yaml", ".yml")) else recipe.values.task)
 
 
 class RunFolder:

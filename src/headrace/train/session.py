@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from headrace.backbones.transformer import resolve
-from headrace.errors import HeadraceError, Interrupted, RunError, TrainingStopped
+from headrace.errors import HeadraceError, Interrupted, RecipeError, RunError, TrainingStopped
 from headrace.files import write_json
 from headrace.head import CLASSICAL
 from headrace.recipe.schema import RecipeValues
@@ -30,7 +29,6 @@ from headrace.train.stages import Stage
 from headrace.train.trainer import (
     build_loggers,
     build_trainer,
-    check_trainer_arguments,
     n_devices,
     resolved_precision,
 )
@@ -52,10 +50,8 @@ class Session:
         from headrace.train.fit import loss_weights
 
         values = self.recipe
-        check_trainer_arguments(values.trainer)
         backbone = {k: v for k, v in values.backbone.model_dump().items() if v is not None}
-        backbone["name"] = str(resolve(values.backbone.name))
-        return ClassifierModule(
+        module = ClassifierModule(
             backbone,
             self.prepared.labels.names,
             task=values.task,
@@ -64,6 +60,14 @@ class Session:
             loss=loss_weights(values, self.prepared),
             seed=values.seed,
         )
+        longest = module.model.backbone.max_tokens
+        if longest is not None and values.data.max_length > longest:
+            raise RecipeError(
+                f"data.max_length is {values.data.max_length}, and {values.backbone.name} takes {longest} tokens at most",
+                where="data.max_length",
+                next=f"set data.max_length to {longest} or less",
+            )
+        return module
 
     @property
     def stage(self) -> Stage:
@@ -112,9 +116,13 @@ class Session:
             self.train_in_this_process()
 
     def result(self) -> Progress | None:
-        """Return where a finished training ended, or None."""
+        """Return where a finished training ended, or None; one that `trainer.max_steps` ended goes on with another."""
         path = self.folder.path / "training.json"
-        return Progress.of(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+        if not path.is_file():
+            return None
+        progress = Progress.of(json.loads(path.read_text("utf-8")))
+        is_whole = progress.is_over or progress.epoch >= self.recipe.fit.epochs
+        return progress if is_whole or progress.total == self.recipe.trainer.get("max_steps") else None
 
     def write_result(self, progress: Progress) -> None:
         """Say that training is over."""

@@ -99,21 +99,29 @@ def processor_flags() -> frozenset[str]:
     return frozenset()
 
 
+def check_loggers(names: str | Sequence[str]) -> None:
+    """Refuse a logger that there is not.
+
+    Raises:
+        RecipeError: Offers the nearest name.
+    """
+    known = [*LOGGERS, "none"]
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise RecipeError(f"there is no logger named {name!r}", where="logger", next=suggestion(name, known))
+
+
 def build_loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
     """Return Lightning's loggers by name, writing into the run's folder.
 
     Raises:
         RecipeError: There is no such logger, or its package is not installed.
     """
-    chosen = [names] if isinstance(names, str) else list(names)
+    check_loggers(names)
     found = []
-    for name in chosen:
+    for name in [names] if isinstance(names, str) else names:
         if name == "none":
             continue
-        if name not in LOGGERS:
-            raise RecipeError(
-                f"there is no logger named {name!r}", where="logger", next=suggestion(name, [*LOGGERS, "none"])
-            )
         kind = getattr(lightning.pytorch.loggers, LOGGERS[name])
         try:
             if name == "tensorboard":

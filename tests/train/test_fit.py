@@ -178,6 +178,13 @@ def test_any_other_trainer_argument_reaches_the_trainer(tmp_path: Path, train_fi
     assert run.timing["n_steps"] == 6
 
 
+@pytest.mark.parametrize("profiler", ["simple", "advanced"])
+def test_a_profile_stands_in_the_runs_folder(profiler: str, tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    run = fit(recipe(train_file, backbone, fit__epochs=1, profiler=profiler), out=tmp_path / "run", echo=silent)
+    (profile,) = run.folder.glob("*profile*.txt")
+    assert "run_training_batch" in profile.read_text("utf-8")
+
+
 def test_strict_stops_at_findings_with_exit_code_1_and_otherwise_they_are_told(tmp_path: Path, backbone: Path) -> None:
     leaking = rows(60)
     train = write_csv(tmp_path / "train.csv", leaking)

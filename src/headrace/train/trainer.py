@@ -139,6 +139,14 @@ def build_loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
     return found
 
 
+def build_profiler(name: str | None, folder: Path) -> Any:
+    """Return Lightning's profiler by name; it writes `fit-profile.txt` into the run's folder. None for none."""
+    if name is None:
+        return None
+    kinds = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
+    return getattr(lightning.pytorch.profilers, kinds[name])(dirpath=folder, filename="profile")
+
+
 def build_trainer(
     folder: Path,
     arguments: Mapping[str, Any],
@@ -172,7 +180,7 @@ def build_trainer(
         precision=PRECISIONS[precision],  # type: ignore[arg-type]  # a literal of Lightning's
         callbacks=list(callbacks),
         logger=list(loggers) or False,
-        profiler=profiler,
+        profiler=build_profiler(profiler, folder),
         plugins=list(plugins),
         default_root_dir=folder,
         enable_checkpointing=False,

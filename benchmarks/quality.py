@@ -38,7 +38,8 @@ def imdb(scratch: Path, test_rows: int | None) -> tuple[str, dict[str, Any]]:
     folder = data_folder() / "imdb"
     test = folder / "test.jsonl.gz"
     if test_rows:
-        lines = gzip.open(test, "rt", encoding="utf-8").readlines()
+        with gzip.open(test, "rt", encoding="utf-8") as file:
+            lines = file.readlines()
         # By content and balanced, so that the sample is the same for every seed and tool.
         drawn = sorted(lines, key=lambda line: hashlib.sha256(line.encode()).digest())
         halves = {label: [line for line in drawn if json.loads(line)["label"] == label] for label in ("neg", "pos")}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +14,7 @@ import pytest
 import headrace
 from headrace import apply
 from headrace.bundle import Bundle
-from headrace.errors import DataError, RecipeError
+from headrace.errors import BundleError, DataError, RecipeError
 from tiny_bundle import csv_file, rows, tiny_bundle
 
 
@@ -36,28 +36,104 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
 
 
-def test_predictions_stand_in_the_files_order(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "ROWS_AT_A_TIME", 4)  # 10 rows: two whole parts and a short one
-    done = apply.predict_file(bundle, csv_file(tmp_path / "a.csv", 10), tmp_path / "p.jsonl")
-    written = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text("utf-8").splitlines()]
-    wanted = bundle.predict([row["text"] for row in rows(10)])
-    assert [row["row"] for row in written] == list(range(2, 12))
-    assert [row["label"] for row in written] == [p.label for p in wanted]
-    assert [row["score_good"] for row in written] == pytest.approx([p.scores["good"] for p in wanted], abs=1e-6)
-    assert (done.n_rows, done.n_bad_rows, done.bad_rows) == (10, 0, None)
+def jsonl(path: Path, found: list[Any]) -> Path:
+    lines = (one if isinstance(one, str) else json.dumps(one) for one in found)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return path
 
 
-def test_bad_rows_are_listed_and_the_others_predicted(tmp_path: Path, bundle: Bundle) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "a good film"}\n{"text": \n{"text": "a bad film"}\n', "utf-8")
-    done = apply.predict_file(bundle, path, tmp_path / "p.csv")
-    assert (done.n_rows, done.n_bad_rows) == (2, 1)
-    assert done.bad_rows == tmp_path / "p.csv.bad_rows.jsonl"
-    bad = [json.loads(line) for line in done.bad_rows.read_text("utf-8").splitlines()]
-    assert bad[0]["where"].startswith(f"{path}:2")
-    assert "not valid JSON" in bad[0]["reason"]
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 4, 4096])
+def test_rows_come_out_as_they_went_in_however_many_are_held(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr(apply, "ROWS_AT_A_TIME", at_a_time)
+    texts = [*(row["text"] for row in rows(7)), "", "=SUM(1)", 'a "quoted" one, with a comma', "two\nlines"]
+    with open(tmp_path / "a.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["other", "text"], *(["x", text] for text in texts)])
+    told: list[tuple[int, int]] = []
+    done = apply.predict_file(
+        bundle, tmp_path / "a.csv", tmp_path / "p.csv", progress=lambda *counts: told.append(counts)
+    )
     with open(tmp_path / "p.csv", encoding="utf-8", newline="") as file:
-        assert [row["row"] for row in csv.DictReader(file)] == ["1", "3"]
+        written = list(csv.DictReader(file))
+    assert list(written[0]) == ["row", "label", "index", "score_bad", "score_good", "flags"]
+    assert [int(row["row"]) for row in written] == list(range(2, 13))
+    wanted = bundle.predict(texts)
+    assert [(row["label"], int(row["index"])) for row in written] == [(p.label, p.index) for p in wanted]
+    assert [row["flags"] for row in written] == ["|".join(p.flags) for p in wanted]
+    found = [[float(row["score_bad"]), float(row["score_good"])] for row in written]
+    np.testing.assert_allclose(found, bundle.scores(texts), rtol=0, atol=1e-5)
+    assert (done.n_rows, done.n_predicted, done.n_bad_rows, done.errors) == (11, 11, 0, None)
+    assert told[-1] == (11, 11)
+
+
+def test_each_format_holds_the_same_answers_with_no_digit_too_many(tmp_path: Path, bundle: Bundle) -> None:
+    for ending in ("jsonl", "parquet"):
+        apply.predict_file(bundle, rows(6), tmp_path / f"p.{ending}")
+    written = read_jsonl(tmp_path / "p.jsonl")
+    assert written == pq.read_table(tmp_path / "p.parquet").to_pylist()
+    scores = bundle.scores([row["text"] for row in rows(6)])
+    assert [row["score_good"] for row in written] == [float(str(score)) for score in scores[:, 1]]
+    assert all(len(str(row["score_good"])) <= 11 for row in written)  # 0. and the nine digits that tell any float32
+
+
+def test_bad_rows_are_listed_with_number_and_reason_and_the_counts_add_up(tmp_path: Path, bundle: Bundle) -> None:
+    found: list[Any] = [{"text": row["text"]} for row in rows(8)]
+    found.insert(3, '{"text": "broken"')
+    found.insert(6, {"text": None})
+    found.insert(8, {"text": "x" * 1_100_000})
+    path = jsonl(tmp_path / "a.jsonl", found)
+    done = apply.predict_file(bundle, path, tmp_path / "p.jsonl")
+    assert (done.n_rows, done.n_predicted, done.n_bad_rows) == (11, 8, 3)
+    assert done.errors == tmp_path / "p.jsonl.errors.jsonl"
+    errors = read_jsonl(done.errors)
+    assert [list(error) for error in errors] == [["row", "where", "reason", "content"]] * 3
+    assert [error["row"] for error in errors] == [4, 7, 9]
+    assert all(error["where"].startswith(f"{path}:{error['row']}") for error in errors)
+    assert "not valid JSON" in errors[0]["reason"]
+    assert "1,048,576" in errors[2]["reason"]
+    assert [row["row"] for row in read_jsonl(tmp_path / "p.jsonl")] == [1, 2, 3, 5, 6, 8, 10, 11]
+
+
+def test_an_error_list_of_an_earlier_call_does_not_stay(tmp_path: Path, bundle: Bundle) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a good film"}, "{"])
+    assert apply.predict_file(bundle, path, tmp_path / "p.csv").errors is not None
+    jsonl(path, [{"text": "a good film"}])
+    assert apply.predict_file(bundle, path, tmp_path / "p.csv").errors is None
+    assert sorted(found.name for found in tmp_path.glob("p.csv*")) == ["p.csv"]
+
+
+def test_bad_rows_can_be_an_error(tmp_path: Path, bundle: Bundle) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "fine"}, "{", {"text": None}])
+    with pytest.raises(DataError, match=r"2 faults in .*a\.jsonl"):
+        apply.predict_file(bundle, path, tmp_path / "p.csv", on_bad_row="error")
+    assert list(tmp_path.glob("p.csv*")) == []
+
+
+def test_texts_of_a_folder_are_named_by_their_files(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "texts").mkdir()
+    for name, content in (("1:2.txt", b"a good film"), ("3.txt", b"caf\xe9")):
+        (tmp_path / "texts" / name).write_bytes(content)
+    done = apply.predict_file(bundle, tmp_path / "texts", tmp_path / "p.jsonl")
+    assert [(row["row"], row["file"]) for row in read_jsonl(tmp_path / "p.jsonl")] == [(1, "1:2.txt")]
+    assert done.errors is not None
+    error = read_jsonl(done.errors)[0]
+    assert (error["row"], error["where"]) == (1, f"{tmp_path / 'texts'}/3.txt:1 (byte 3)")
+
+
+def test_nothing_stays_in_the_cache(tmp_path: Path, bundle: Bundle) -> None:
+    path = csv_file(tmp_path / "a.csv", 10)
+    apply.predict_file(bundle, path, tmp_path / "p.csv")
+    found, examples = apply.predict_rows(bundle, path)
+    headrace.evaluate(bundle, path)
+    apply.embed_file(bundle, path, tmp_path / "v.npy")
+    apply.similar_in_file(bundle, "a good film", path)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(found) == len(examples.texts()) == 10  # the texts can be read all the same
 
 
 def test_a_label_that_looks_like_a_formula_is_guarded_in_csv_alone(tmp_path: Path, tags: Bundle) -> None:
@@ -78,6 +154,10 @@ def test_a_threshold_decides_in_multi_label(tmp_path: Path, tags: Bundle) -> Non
     path = csv_file(tmp_path / "a.csv", 4)
     none, _ = apply.predict_rows(tags, path, threshold=1.0)
     assert [prediction.labels for _, prediction in none] == [()] * 4
+    apply.predict_file(tags, path, tmp_path / "p.jsonl", threshold={"=x": 1.0, "y": 0.0, "z": 1.0})
+    written = read_jsonl(tmp_path / "p.jsonl")
+    assert [row["labels"] for row in written] == [["y"]] * 4
+    assert list(written[0]) == ["row", "labels", "score_=x", "score_y", "score_z", "flags"]
 
 
 def test_flags_are_counted(tmp_path: Path, bundle: Bundle) -> None:
@@ -92,41 +172,12 @@ def test_an_unknown_ending_is_refused_before_the_bundle_is_loaded(tmp_path: Path
     assert caught.value.what == "cannot tell what to write from the name 'p.xlsx'"
 
 
-def test_lines_from_a_pipe_are_texts(tmp_path: Path, bundle: Bundle) -> None:
-    stream = io.BytesIO("a good film\n\nça va — “quotes, commas”\n".encode())
-    with apply.piped(stream, bundle) as source:
-        found, examples = apply.predict_rows(bundle, source)
-        kept = source.path
-    assert examples.texts() == ["a good film", "", "ça va — “quotes, commas”"]
-    assert [row for row, _ in found] == [1, 2, 3]
-    assert not kept.exists()
-
-
-def test_json_lines_from_a_pipe_are_rows(bundle: Bundle) -> None:
-    stream = io.BytesIO(b'{"text": "a good film"}\n{"txt": "a bad film"}\n')
-    with apply.piped(stream, bundle) as source:
-        found, examples = apply.predict_rows(bundle, source)
-    assert len(found) == 1
-    assert examples.bad_rows[0].where.startswith("standard input:2")
-
-
-def test_a_pipe_with_the_wrong_columns_is_named_as_such(bundle: Bundle) -> None:
-    with apply.piped(io.BytesIO(b'{"txt": "a"}\n'), bundle) as source, pytest.raises(DataError) as caught:
-        apply.predict_rows(bundle, source)
-    assert caught.value.where is not None
-    assert "standard input" in caught.value.where
-    assert "/tmp" not in str(caught.value)
-
-
-def test_pairs_from_a_pipe_have_a_tab(tmp_path: Path) -> None:
-    pairs = Bundle.load(tiny_bundle(tmp_path, text={"columns": ("premise", "hypothesis")}))
-    with apply.piped(io.BytesIO(b"A man plays.\tNo one is there.\n"), pairs) as source:
-        _, examples = apply.predict_rows(pairs, source)
-        assert examples.texts() == [("A man plays.", "No one is there.")]
-    with pytest.raises(DataError) as caught, apply.piped(io.BytesIO(b"one text\n"), pairs):
-        pass
-    assert caught.value.what == "the line has 0 tabs; a pair is two texts with one tab between them"
-    assert caught.value.where == "standard input:1"
+def test_a_threshold_that_does_not_suit_is_told_before_the_data_are_read(tmp_path: Path, bundle: Bundle) -> None:
+    with pytest.raises(RecipeError, match="there is no label 'god'"):
+        apply.predict_file(bundle, tmp_path / "not-there.csv", tmp_path / "p.csv", threshold={"god": 0.5})
+    with pytest.raises(RecipeError) as caught:
+        headrace.evaluate(bundle, tmp_path / "not-there.csv", threshold=0.7)
+    assert caught.value.what == "an evaluation of single_label takes no threshold"
 
 
 def test_evaluate_counts_every_row_once_and_writes_its_files(
@@ -163,9 +214,41 @@ def test_a_label_that_the_bundle_does_not_know_is_one_error(bundle: Bundle) -> N
         headrace.evaluate(bundle, [*rows(8), {"text": "so so", "label": "fair"}])
 
 
-def test_the_labels_column_comes_from_the_recipe_where_the_bundle_does_not_say_it(tmp_path: Path) -> None:
+def test_an_evaluation_reads_the_label_columns_that_the_bundle_names(tmp_path: Path) -> None:
+    # its recipe says `label`
+    named = Bundle.load(tiny_bundle(tmp_path / "named", text={"label_columns": ("sentiment",)}))
+    source = [{"text": row["text"], "sentiment": row["label"], "label": "no such label"} for row in rows(8)]
+    assert headrace.evaluate(named, source).n_rows == 8
+    with pytest.raises(DataError, match="expected 'text', 'sentiment'"):
+        headrace.evaluate(str(named.folder), rows(8))
+
+
+def test_an_evaluation_reads_several_columns_of_a_multi_label_bundle(tmp_path: Path) -> None:
+    text = {"label_columns": ("y", "x")}
+    tagged = Bundle.load(tiny_bundle(tmp_path, task="multi_label", labels=("x", "y"), text=text))
+    source = [{"text": row["text"], "x": int(n < 3), "y": int(n < 5)} for n, row in enumerate(rows(8))]
+    found = headrace.evaluate(tagged, source)
+    assert {label: values["support"] for label, values in found.per_label.items()} == {"x": 3, "y": 5}
+
+
+def test_where_the_bundle_does_not_name_the_labels_column_its_recipe_does(tmp_path: Path) -> None:
     old = Bundle.load(tiny_bundle(tmp_path, text={"label_columns": ()}))
     assert apply.with_label_columns(old).label_columns == ("label",)
+    old.recipe_yaml = "task: multi_label\ndata: {label: tags, label_separator: ';'}\n"
+    found = apply.with_label_columns(old)
+    assert (found.label_columns, found.separator) == (("tags",), ";")
+
+
+@pytest.mark.parametrize("recipe", ["", "data:\n", "data: {text: text}\n"])
+def test_an_evaluation_needs_to_know_the_labels_column(tmp_path: Path, recipe: str) -> None:
+    old = Bundle.load(tiny_bundle(tmp_path, text={"label_columns": ()}))
+    old.recipe_yaml = recipe
+    with pytest.raises(BundleError) as caught:
+        headrace.evaluate(old, rows(8))
+    assert caught.value.what == "the bundle does not say which column holds the label"
+    assert caught.value.where == str(old.folder)
+    assert caught.value.next is not None
+    assert caught.value.next.startswith("train it anew")
 
 
 def test_vectors_are_written_in_order_without_pickle(

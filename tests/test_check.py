@@ -92,10 +92,19 @@ def test_clean_data_are_clean(tmp_path: Path, backbone: Path) -> None:
     assert [finding for finding in found.findings if finding.severity != "note"] == []
 
 
-def test_skipped_rows_are_counted(tmp_path: Path, backbone: Path) -> None:
-    good = [*rows(40)]
-    path = jsonl(tmp_path / "a.jsonl", [*good, {"text": "no label"}])
-    assert checked(backbone, {"train": path, "on_bad_row": "skip"}).n_bad_rows == 1
+def test_rows_that_are_left_out_are_a_finding(tmp_path: Path, backbone: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [*rows(40), {"text": "no label"}])
+    found = checked(backbone, {"train": path, "on_bad_row": "skip"})
+    assert found.n_bad_rows == 1
+    assert not found.is_clean
+    assert [(finding.severity, finding.code, finding.count, finding.where) for finding in found.findings] == [
+        ("warning", "bad_rows", 1, (f"{path}:41:label",))
+    ]
+    assert found.findings[0].what == (
+        "1 row of the training data cannot be read and is left out (data.on_bad_row: skip); "
+        f"the first, {path}:41:label: this record has no 'label'"
+    )
+    assert checked(backbone, {"train": path, "on_bad_row": "skip", "allow": ["bad_rows"]}).is_clean
     with pytest.raises(DataError, match="this record has no 'label'"):
         checked(backbone, {"train": path})
 

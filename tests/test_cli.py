@@ -245,6 +245,17 @@ def test_check_ends_with_1_when_there_are_findings(
     assert value["findings"][0]["severity"] == "error"
 
 
+def test_check_ends_with_1_when_rows_are_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tiny_folder(tmp_path, "bert", name="backbone")
+    lines = csv_file(tmp_path / "train.csv", 40).read_text("utf-8") + "a text alone\n"
+    (tmp_path / "train.csv").write_text(lines, "utf-8")
+    (tmp_path / "tiny.yaml").write_text("data: {train: train.csv, on_bad_row: skip}\nbackbone: ./backbone\n", "utf-8")
+    code, out, _ = ran(capsys, "check", "tiny.yaml")
+    assert code == 1
+    assert "warning [bad_rows]: 1 row of the training data cannot be read and is left out" in out
+    assert answered(capsys, "check", "tiny.yaml", "--set", "data.allow=[bad_rows]")[0] == 0
+
+
 def test_check_names_the_faults_of_a_recipe(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
     code, _, err = ran(capsys, "check", recipe, "--set", "fit.epoch=3")
     assert code == 2
@@ -304,7 +315,10 @@ def test_bad_rows_end_with_1(capsys: pytest.CaptureFixture[str], bundle: Path, t
     (tmp_path / "a.jsonl").write_text('{"text": "a good film"}\n{"text":\n', "utf-8")
     code, out, _ = ran(capsys, "predict", bundle, "a.jsonl", "-o", "p.csv")
     assert code == 1
-    assert "1 rows could not be read, with reasons: p.csv.bad_rows.jsonl" in out
+    assert "1 rows could not be read, with reasons: p.csv.errors.jsonl" in out
+    code, value = answered(capsys, "predict", bundle, "a.jsonl", "-o", "p.csv")
+    assert (code, value["n_rows"], value["n_predicted"], value["n_bad_rows"]) == (1, 2, 1, 1)
+    assert value["errors"] == "p.csv.errors.jsonl"
     code, value = answered(capsys, "predict", bundle, "a.jsonl")
     assert (code, value["n_bad_rows"], len(value["predictions"])) == (1, 1, 1)
 

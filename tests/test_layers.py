@@ -24,7 +24,21 @@ ORDER = [
         "doctor",
         "explain",
     ),
-    *("report", "bundle", "similar", "recipe", "guess", "new", "apply", "train", "check", "demo", "export", "serve"),
+    *(
+        "report",
+        "bundle",
+        "similar",
+        "recipe",
+        "guess",
+        "new",
+        "sources",
+        "apply",
+        "train",
+        "check",
+        "demo",
+        "export",
+        "serve",
+    ),
     *("cli_output", "cli", "__main__"),
 ]
 LIGHTNING_IS_FOR = {"train"}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from headrace.bundle import Bundle
 from headrace.recipe import shipped_recipes
 from headrace.train.fit import fit

@@ -3,60 +3,57 @@
 from __future__ import annotations
 
 import heapq
-import json
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace import plugins
 from headrace.bundle import Bundle, TextSettings, versions
+from headrace.bundle.about import Threshold
 from headrace.data.examples import FILE, ROW, Examples, LabelSet
 from headrace.data.labels import targets
 from headrace.data.read import Columns, read
-from headrace.errors import DataError, RecipeError
+from headrace.errors import BundleError, DataError, RecipeError
 from headrace.evaluate import evaluate as evaluate_scores
 from headrace.evaluation import Evaluation
-from headrace.files import atomic_file
-from headrace.predict import POOLS, Prediction
+from headrace.files import atomic_file, write_error
+from headrace.predict import POOLS, Prediction, thresholds
 from headrace.recipe.document import read_document
 from headrace.report import error_rows, write_errors, write_report
 from headrace.similar import rank
+from headrace.sources import OnBadRow, row_of, scratch, texts_of
 from headrace.tables import TableWriter, extension_of, write_rows
 
-ROWS_AT_A_TIME = 4096  # texts and scores of so many rows are held at once
+# Texts and scores of so many rows are held at once: a few MB, and enough to find texts of like length for each pass.
+ROWS_AT_A_TIME = 4096
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Piped:
-    """Texts that came through a pipe; messages call it by its name, not by the file that holds it meanwhile."""
-
-    path: Path
-    NAME: ClassVar[str] = "standard input"
-
-
-@dataclass(frozen=True)
 class Predicted:
-    """What became of a file.
+    """What became of the rows of a file; `n_rows` is `n_predicted + n_bad_rows`.
 
     Attributes:
-        n_rows: Rows that have a prediction.
-        n_bad_rows: Rows that could not be read; they are listed in `bad_rows`.
+        out: The file written.
+        n_rows: Rows that were read.
+        n_predicted: Rows that have a prediction.
+        n_bad_rows: Rows that could not be read.
         n_flagged: Predictions by flag: `empty`, `unknown`, `cut`, `surrogate`.
+        errors: Where the bad rows are listed (at most 10,000 of them); None without any.
     """
 
     out: Path
     n_rows: int
+    n_predicted: int
     n_bad_rows: int
-    bad_rows: Path | None
-    n_flagged: dict[str, int]
+    n_flagged: Mapping[str, int]
+    errors: Path | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the `--json` output shows it."""
@@ -75,57 +72,55 @@ class Found:
 
 def predict_file(
     bundle: Bundle | str | Path,
-    source: str | Path | Piped,
+    source: Any,
     out: str | Path,
     *,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
     raw: bool = False,
+    on_bad_row: OnBadRow = "skip",
     progress: Progress | None = None,
 ) -> Predicted:
-    """Predict each text of a file and write one row for each, in the file's order.
+    """Predict each text of a file and write one row for each, in the file's order; memory does not grow with the rows.
 
-    The columns are `row`, `label` (or `labels`), `score_NAME` for each label, and `flags`. Rows that cannot be read
-    are left out and listed, with reasons, in `OUT.bad_rows.jsonl`.
+    The columns are `row`, `label` and `index` (or `labels`), `score_NAME` for each label, and `flags`. Rows that cannot
+    be read are left out and listed, with reasons, in `OUT.errors.jsonl`; a list that an earlier call left is removed.
 
     Args:
         bundle: A bundle or its folder.
-        source: A file with the text's column of the training data, or a pipe.
-        out: `.csv .tsv .jsonl .parquet`.
-        threshold: Instead of the bundle's own.
+        source: A file with the text's column of the training data, a pipe, or what else `headrace.evaluate` takes.
+        out: `.csv .tsv .jsonl` (each also `.gz`) or `.parquet`.
+        threshold: Instead of the bundle's own; as in `Bundle.predict`.
         raw: Write texts to CSV without the guard against formulas.
+        on_bad_row: `error` raises all bad rows together, and writes nothing.
         progress: Told how many rows are done, and how many there are.
 
     Raises:
-        HeadraceError: The bundle, the file or the place to write is no good.
+        HeadraceError: The bundle, the file, the threshold or the place to write is no good.
     """
     out = Path(out)
     extension_of(out)  # refused before an hour of work, not after it
     loaded = _loaded(bundle)
-    examples = _texts(loaded, source)
-    multi_label = loaded.task == "multi_label"
-    has_file = FILE in examples.table.column_names
-    columns: dict[str, type] = {"row": int, **({"file": str} if has_file else {})}
-    columns |= {"labels": list} if multi_label else {"label": str}
-    columns |= {**{f"score_{name}": float for name in loaded.labels}, "flags": list}
+    multi_label = _is_multi_label(loaded)
+    thresholds(threshold, loaded.labels, multi_label=multi_label)
     n_flagged: dict[str, int] = {}
-    with TableWriter(out, columns, raw=raw) as table:
-        for start, stop, predictions in _predictions(loaded, examples, threshold, progress):
-            rows = examples.column(ROW, start, stop)
-            files = [[file] for file in examples.column(FILE, start, stop)] if has_file else [[]] * len(rows)
-            table.write(
-                [
-                    [row, *file, list(p.labels) if multi_label else p.label, *p.scores.values(), list(p.flags)]
-                    for row, file, p in zip(rows, files, predictions, strict=True)
-                ]
-            )
-            for prediction in predictions:
-                for flag in prediction.flags:
+    with texts_of(loaded, source, on_bad_row=on_bad_row) as examples:
+        places = [ROW, FILE] if FILE in examples.table.column_names else [ROW]
+        columns: dict[str, type] = {ROW: int, FILE: str} if FILE in places else {ROW: int}
+        columns |= {"labels": list} if multi_label else {"label": str, "index": int}
+        columns |= {**{f"score_{name}": float for name in loaded.labels}, "flags": list}
+        with TableWriter(out, columns, raw=raw) as table:
+            for start, stop, predictions in _predictions(loaded, examples, threshold, progress):
+                found = zip(*(examples.column(name, start, stop) for name in places), strict=True)
+                table.write([[*place, *_values(p)] for place, p in zip(found, predictions, strict=True)])
+                for flag in (flag for prediction in predictions for flag in prediction.flags):
                     n_flagged[flag] = n_flagged.get(flag, 0) + 1
-    return Predicted(out, len(examples), examples.n_bad_rows, _write_bad_rows(examples, out), n_flagged)
+        n_bad = examples.n_bad_rows
+        errors = _write_bad_rows(examples, out)
+        return Predicted(out, len(examples) + n_bad, len(examples), n_bad, n_flagged, errors)
 
 
 def predict_rows(
-    bundle: Bundle | str | Path, source: str | Path | Piped, *, threshold: float | None = None
+    bundle: Bundle | str | Path, source: Any, *, threshold: Threshold | None = None
 ) -> tuple[list[tuple[int, Prediction]], Examples]:
     """Return (row, prediction) of each text of a file, and the texts; for files that fit into memory.
 
@@ -133,10 +128,10 @@ def predict_rows(
         HeadraceError: The bundle or the file is no good.
     """
     loaded = _loaded(bundle)
-    examples = _texts(loaded, source)
     found: list[tuple[int, Prediction]] = []
-    for start, stop, predictions in _predictions(loaded, examples, threshold, None):
-        found += zip(examples.column(ROW, start, stop), predictions, strict=True)
+    with texts_of(loaded, source) as examples:
+        for start, stop, predictions in _predictions(loaded, examples, threshold, None):
+            found += zip(examples.column(ROW, start, stop), predictions, strict=True)
     return found, examples
 
 
@@ -145,7 +140,7 @@ def evaluate(
     source: Any,
     *,
     out: str | Path | None = None,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score labelled texts with a bundle and say how good it is, with intervals.
@@ -154,45 +149,47 @@ def evaluate(
         bundle: A bundle or its folder.
         source: A file, a folder per label, `hub:owner/name`, or rows in memory, with the columns of the training data.
         out: A folder for report.json and errors.csv.
-        threshold: Of multi-label, instead of the bundle's own.
+        threshold: Of multi-label, instead of the bundle's own: one number, or numbers by label name.
         progress: Told how many rows are done, and how many there are.
 
     Raises:
         HeadraceError: The bundle or the data are no good; a label that the bundle does not know is one error.
     """
     loaded = _loaded(bundle)
+    limits = _limits(loaded, threshold)
     settings = with_label_columns(loaded)
-    multi_label = loaded.task == "multi_label"
+    labels = LabelSet(loaded.labels)
     columns = Columns(
         text=settings.columns,
         label=settings.label_columns,
         separator=settings.separator,
-        multi_label=multi_label,
+        multi_label=_is_multi_label(loaded),
         labels=loaded.labels,
     )
-    examples = read(source, columns, split="test")
-    labels = LabelSet(loaded.labels)
-    truth = targets(examples, labels)
-    scores = np.concatenate([loaded.scores(texts) for texts in _parts(examples, progress)])
-    limit = (threshold if threshold is not None else _own_threshold(loaded)) if multi_label else None
-    evaluation = evaluate_scores(truth, scores, labels=labels, task=loaded.task, split=examples.source, threshold=limit)
-    if out is not None:
-        rows = error_rows(examples, truth, scores, labels=labels, threshold=limit)
-        write_errors(Path(out) / "errors.csv", rows)
-        write_report(
-            out,
-            evaluation=evaluation,
-            timing={},
-            data={"source": examples.source, "rows": len(examples), "fingerprint": examples.fingerprint},
-            recipe={"bundle": str(loaded.folder)},
-            versions=versions(),
+    with scratch() as cache:
+        examples = read(source, columns, cache=cache, split="test")
+        truth = targets(examples, labels)
+        scores = np.concatenate([loaded.scores(texts) for texts in _parts(examples, progress)])
+        evaluation = evaluate_scores(
+            truth, scores, labels=labels, task=loaded.task, split=examples.source, threshold=limits
         )
+        if out is not None:
+            rows = error_rows(examples, truth, scores, labels=labels, threshold=limits)
+            write_errors(Path(out) / "errors.csv", rows)
+            write_report(
+                out,
+                evaluation=evaluation,
+                timing={},
+                data={"source": examples.source, "rows": len(examples), "fingerprint": examples.fingerprint},
+                recipe={"bundle": str(loaded.folder)},
+                versions=versions(),
+            )
     return evaluation
 
 
 def embed_file(
     bundle: Bundle | str | Path,
-    source: str | Path,
+    source: Any,
     out: str | Path,
     *,
     pool: str = "mean",
@@ -220,9 +217,9 @@ def embed_file(
     if pool not in POOLS:
         raise RecipeError(f"there is no pooling {pool!r}", where="--pool", next=f"one of: {', '.join(POOLS)}")
     loaded = _loaded(bundle)
-    examples = _texts(loaded, source, on_bad_row="error")  # row i of the file is vector i
     width = int(loaded.classifier.backbone.width)
-    with atomic_file(out) as file:
+    # a row left out would shift the vectors behind it: row i of the file is vector i
+    with texts_of(loaded, source, on_bad_row="error") as examples, atomic_file(out) as file:
         write = _npy(file, len(examples), width) if out.suffix == ".npy" else _parquet(file, width)
         for start, stop in examples.batches(ROWS_AT_A_TIME):
             vectors = np.asarray(loaded.embed(examples.texts(start, stop), pool=pool), dtype=np.float32)
@@ -230,11 +227,11 @@ def embed_file(
             if progress is not None:
                 progress(stop, len(examples))
         write([], None)
-    return len(examples), width
+        return len(examples), width
 
 
 def similar_in_file(
-    bundle: Bundle | str | Path, query: str, source: str | Path, *, top: int = 10, pool: str = "mean"
+    bundle: Bundle | str | Path, query: str, source: Any, *, top: int = 10, pool: str = "mean"
 ) -> list[Found]:
     """Return the documents of a file that are nearest to a query by the cosine of their vectors, the nearest first.
 
@@ -242,88 +239,65 @@ def similar_in_file(
         HeadraceError: The bundle or the file is no good.
     """
     loaded = _loaded(bundle)
-    examples = _texts(loaded, source, on_bad_row="error")
     wanted = np.asarray(loaded.embed([query], pool=pool))
     best: list[tuple[float, int]] = []
-    for start, stop in examples.batches(ROWS_AT_A_TIME):
-        indices, cosines = rank(wanted, np.asarray(loaded.embed(examples.texts(start, stop), pool=pool)), top)
-        # Of equal ones the earlier row wins: the negative position sorts it first.
-        here = zip(cosines[0].tolist(), (-(start + indices[0])).tolist(), strict=True)
-        best = heapq.nlargest(top, [*best, *here])
-    return [_found(examples, -place, cosine) for cosine, place in best]
-
-
-@contextmanager
-def piped(stream: BinaryIO, bundle: Bundle) -> Iterator[Piped]:
-    """Keep what comes through a pipe in a temporary file while the block lasts, and yield it as a source.
-
-    Lines that begin with `{` are JSON objects with the bundle's columns. Other lines are texts; for a bundle of pairs,
-    two texts with a tab between them.
-
-    Raises:
-        DataError: A line of pairs has not exactly one tab.
-    """
-    columns = bundle.about.text.columns
-    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-        path = Path(folder) / "lines.jsonl"
-        is_json: bool | None = None
-        with open(path, "w", encoding="utf-8") as file:
-            for number, raw in enumerate(stream, start=1):
-                line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                if is_json is None and line.strip():
-                    is_json = line.lstrip().startswith("{")
-                file.write(line if is_json or is_json is None else _json_of(line, columns, number))
-                file.write("\n")
-        yield Piped(path)
-
-
-def _json_of(line: str, columns: Sequence[str], number: int) -> str:
-    parts = line.split("\t") if len(columns) > 1 else [line]
-    if len(parts) != len(columns):
-        raise DataError(
-            f"the line has {len(parts) - 1} tabs; a pair is two texts with one tab between them",
-            where=f"{Piped.NAME}:{number}",
-            next=f'or write JSON lines: {{"{columns[0]}": …, "{columns[-1]}": …}}',
-        )
-    return json.dumps(dict(zip(columns, parts, strict=True)), ensure_ascii=False)
+    with texts_of(loaded, source, on_bad_row="error") as examples:
+        for start, stop in examples.batches(ROWS_AT_A_TIME):
+            indices, cosines = rank(wanted, np.asarray(loaded.embed(examples.texts(start, stop), pool=pool)), top)
+            # Of equal ones the earlier row wins: the negative position sorts it first.
+            here = zip(cosines[0].tolist(), (-(start + indices[0])).tolist(), strict=True)
+            best = heapq.nlargest(top, [*best, *here])
+        return [_found(examples, -place, cosine) for cosine, place in best]
 
 
 def with_label_columns(bundle: Bundle) -> TextSettings:
-    """Return a bundle's text settings, the label's columns taken from its recipe where it does not say them.
+    """Return a bundle's text settings, the label's columns taken from its recipe where it does not say them itself.
 
     Raises:
-        DataError: Neither says it.
+        BundleError: Neither says it.
     """
     settings = bundle.about.text
     if settings.label_columns:
         return settings
-    data = read_document(bundle.recipe_yaml, name="the bundle's recipe").values.get("data", {})
+    data = read_document(bundle.recipe_yaml, name="the bundle's recipe").values.get("data")
+    data = data if isinstance(data, Mapping) else {}
     label = data.get("label")
     if not label:
-        raise DataError(
-            "the bundle does not say which column holds the label", where=str(bundle.folder), next="train it anew"
+        raise BundleError(
+            "the bundle does not say which column holds the label",
+            where=str(bundle.folder),
+            next="train it anew with this version, which writes the column into the bundle",
         )
     names = (label,) if isinstance(label, str) else tuple(label)
-    separator = data.get("label_separator")
-    return replace(settings, label_columns=names, separator=separator)
+    return replace(settings, label_columns=names, separator=data.get("label_separator"))
 
 
 def _loaded(bundle: Bundle | str | Path) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
 
 
-def _texts(bundle: Bundle, source: str | Path | Piped, *, on_bad_row: Any = "skip") -> Examples:
-    columns = Columns(text=bundle.about.text.columns)
-    if not isinstance(source, Piped):
-        return read(source, columns, on_bad_row=on_bad_row, label_required=False)
-    place = str(source.path)
-    try:
-        examples = read(source.path, columns, on_bad_row=on_bad_row, label_required=False)
-    except DataError as error:
-        what, where = error.what.replace(place, Piped.NAME), (error.where or Piped.NAME).replace(place, Piped.NAME)
-        raise DataError(what, where=where, next=error.next) from error
-    bad = tuple(replace(row, where=row.where.replace(place, Piped.NAME)) for row in examples.bad_rows)
-    return replace(examples, source=Piped.NAME, bad_rows=bad)
+def _is_multi_label(bundle: Bundle) -> bool:
+    return bool(plugins.find("task", bundle.task).MULTI_LABEL)
+
+
+def _limits(bundle: Bundle, threshold: Threshold | None) -> float | np.ndarray | None:
+    if _is_multi_label(bundle):
+        chosen = bundle.about.threshold if threshold is None else threshold
+        return thresholds(chosen, bundle.labels, multi_label=True)
+    if threshold is not None:
+        raise RecipeError(
+            f"an evaluation of {bundle.task} takes no threshold",
+            where="threshold",
+            next="leave it out: the label with the highest score is the answer",
+        )
+    return None
+
+
+def _values(prediction: Prediction) -> list[Any]:
+    answer = [list(prediction.labels)] if prediction.label is None else [prediction.label, prediction.index]
+    # the shortest decimal that is this float32: 0.8 rather than 0.800000011920929
+    scores = [float(str(np.float32(score))) for score in prediction.scores.values()]
+    return [*answer, *scores, list(prediction.flags)]
 
 
 def _parts(examples: Examples, progress: Progress | None) -> Iterator[Any]:
@@ -334,7 +308,7 @@ def _parts(examples: Examples, progress: Progress | None) -> Iterator[Any]:
 
 
 def _predictions(
-    bundle: Bundle, examples: Examples, threshold: float | None, progress: Progress | None
+    bundle: Bundle, examples: Examples, threshold: Threshold | None, progress: Progress | None
 ) -> Iterator[tuple[int, int, list[Prediction]]]:
     for start, stop in examples.batches(ROWS_AT_A_TIME):
         yield start, stop, bundle.predict(examples.texts(start, stop), threshold)
@@ -342,19 +316,16 @@ def _predictions(
             progress(stop, len(examples))
 
 
-def _own_threshold(bundle: Bundle) -> float | np.ndarray:
-    own = bundle.about.threshold
-    if own is None:
-        return 0.5
-    return float(own) if isinstance(own, int | float) else np.array([own.get(name, 0.5) for name in bundle.labels])
-
-
 def _write_bad_rows(examples: Examples, out: Path) -> Path | None:
+    path = out.with_name(f"{out.name}.errors.jsonl")
     if not examples.n_bad_rows:
+        try:
+            path.unlink(missing_ok=True)  # of an earlier call: it would speak of rows that are good now
+        except OSError as error:
+            raise write_error(path, error) from error
         return None
-    path = out.with_name(f"{out.name}.bad_rows.jsonl")
-    rows: Sequence[Any] = [(bad.where, bad.reason, bad.content) for bad in examples.bad_rows]
-    write_rows(path, {"where": str, "reason": str, "content": str}, rows)
+    rows = [(row_of(bad, source=examples.source), bad.where, bad.reason, bad.content) for bad in examples.bad_rows]
+    write_rows(path, {ROW: int, "where": str, "reason": str, "content": str}, rows)
     return path
 
 

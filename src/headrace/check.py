@@ -144,7 +144,7 @@ def check(
         n_steps=plan.n_steps * values.fit.epochs,
         batch=_shown(prepared, plan.rows(0, 0)),
         findings=list(prepared.findings),
-        n_bad_rows=len(prepared.bad_rows),
+        n_bad_rows=prepared.n_bad_rows,
     )
 
 

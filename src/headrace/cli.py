@@ -167,9 +167,8 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
 def check(recipe: RecipeName, set: Set = None, json: Json = False) -> Answer:
     """Check a recipe and its data: faults, counts, lengths, findings, a shown batch; trains nothing."""
     from headrace.check import check as look
-    from headrace.demo import located
 
-    return check_answer(look(located(recipe, overrides=set or ())), recipe=recipe)
+    return check_answer(look(recipe, overrides=set or ()), recipe=recipe)
 
 
 @app.command()
@@ -185,11 +184,11 @@ def fit(
     json: Json = False,
 ) -> Answer:
     """Train, evaluate and write a proved bundle; run again after any interruption, it goes on where it was."""
-    from headrace.demo import located
+    from headrace.recipe import load_recipe
     from headrace.train.find_lr import find_lr as try_rates
     from headrace.train.fit import fit as train
 
-    loaded = located(recipe, overrides=set or ())
+    loaded = load_recipe(recipe, overrides=set or ())
     if find_lr:
         rate, plot = try_rates(loaded, out=out)
         return Answer(
@@ -231,8 +230,9 @@ def predict(
     json: Json = False,
 ) -> Answer:
     """Predict the texts of a file, in its order."""
-    from headrace.apply import piped, predict_file, predict_rows
+    from headrace.apply import predict_file, predict_rows
     from headrace.bundle import Bundle
+    from headrace.sources import piped
 
     loaded = Bundle.load(bundle)
     with piped(sys.stdin.buffer, loaded) if file == "-" else nullcontext(file) as source:

@@ -155,8 +155,6 @@ def check_answer(check: Check, *, recipe: str) -> Answer:
         parts.append(f"… and {len(check.labels) - len(labels)} more labels")
     parts.append(Table(("tokens", "mean", "median", "95 %", "longest", "texts cut", "tokens kept"), lengths))
     parts += _batch_parts(check)
-    if check.n_bad_rows:
-        parts.append(f"{check.n_bad_rows:,} bad rows are left out (data.on_bad_row: skip)")
     parts += [finding_line(finding) for finding in check.findings[:MAX_SHOWN_FINDINGS]]
     if len(check.findings) > MAX_SHOWN_FINDINGS:
         parts.append(f"… and {len(check.findings) - MAX_SHOWN_FINDINGS} more findings")
@@ -245,10 +243,10 @@ def evaluation_answer(evaluation: Evaluation, out: Path | None) -> Answer:
 
 def predicted_answer(predicted: Predicted) -> Answer:
     """Answer `predict -o`: exit code 1 if rows could not be read."""
-    parts = [f"{predicted.n_rows:,} predictions: {predicted.out}"]
+    parts = [f"{predicted.n_predicted:,} predictions: {predicted.out}"]
     parts += [f"{count:,} texts are flagged {flag!r}" for flag, count in sorted(predicted.n_flagged.items())]
     if predicted.n_bad_rows:
-        parts.append(f"{predicted.n_bad_rows:,} rows could not be read, with reasons: {predicted.bad_rows}")
+        parts.append(f"{predicted.n_bad_rows:,} rows could not be read, with reasons: {predicted.errors}")
     return Answer(predicted.as_dict(), parts, exit_code=1 if predicted.n_bad_rows else 0)
 
 

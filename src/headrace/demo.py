@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.bundle import Bundle
 from headrace.predict import Prediction
-from headrace.recipe import Recipe, load_recipe
 from headrace.train.fit import Run, fit
 
 #: Written for the demo; neither text is in the sample.
@@ -39,24 +36,5 @@ def demo(out: str | Path = "runs/demo") -> Demo:
     Raises:
         HeadraceError: The packaged MiniLM is not installed, or the folder holds something else.
     """
-    run = fit(located("demo"), out=out)
+    run = fit("demo", out=out)
     return Demo(run, tuple(Bundle.load(run.bundle).predict(list(TEXTS))))
-
-
-def located(recipe: str | Path, *, overrides: Iterable[str] = ()) -> Recipe:
-    """Return a recipe whose paths to shipped samples are those inside the installed package.
-
-    Raises:
-        RecipeError: All faults of the recipe together.
-    """
-    loaded = load_recipe(recipe, overrides=overrides)
-    package = Path(str(importlib.resources.files("headrace")))
-    for key in ("train", "valid", "test"):
-        value = getattr(loaded.values.data, key)
-        origin = loaded.origins.get(("data", key), "")
-        if value is None or "samples" not in Path(value).parts or not origin.startswith(("base ", f"{recipe}.yaml (")):
-            continue
-        inside = Path(*Path(value).parts[Path(value).parts.index("samples") :])
-        if (package / inside).is_file():
-            loaded = loaded.with_values({f"data.{key}": str(package / inside)}, origin=origin)
-    return loaded

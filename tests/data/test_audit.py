@@ -1,11 +1,13 @@
 """Findings about the data before training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from headrace.data.audit import Finding, audit, shared_rows
-from headrace.data.examples import Examples, LabelSet
+from headrace.data.examples import BadRow, Examples, LabelSet
 from headrace.data.labels import label_set
 
 
@@ -140,3 +142,15 @@ def test_the_worst_comes_first():
     train = examples(["s", "s", "t", "T", "u"], ["a", "a", "a", "b", "c"])
     found = audit(train, examples(["u"], ["a"], "v.csv"), examples(["t"], ["a"], "t.csv"), LabelSet(("a", "b", "c")))
     assert [finding.severity for finding in found] == ["error", "error", "warning", "warning", "warning", "note"]
+
+
+def test_rows_left_out_are_a_warning_in_each_part():
+    bad = tuple(BadRow(f"test.csv:{row}", "there is no label", "") for row in range(2, 14))
+    test = replace(examples(["x", "y"], ["a", "b"], "test.csv"), bad_rows=bad, n_bad_rows=12_000)
+    found = only(audit(GOOD, None, test, NAMES))
+    assert (found.severity, found.code, found.count) == ("warning", "bad_rows", 12_000)
+    assert found.what == (
+        "12,000 rows of the test data cannot be read and are left out (data.on_bad_row: skip); "
+        "the first, test.csv:2: there is no label"
+    )
+    assert found.where == tuple(f"test.csv:{row}" for row in range(2, 12))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from headrace.data.read import Archived, Columns, read
 from headrace.errors import DataError
 

@@ -23,6 +23,17 @@ def test_each_key_has_its_line_and_column() -> None:
     assert document.place(("fit", "epochs")) == "r.yaml:3:3"
 
 
+def test_each_value_has_its_line_and_column_a_mapping_that_of_its_key() -> None:
+    text = "task:   single_label\nfit: {epochs: 2}\ndata:\n  labels:\n    - a\n    - b\n"
+    document = read_document(text, name="r.yaml")
+    assert document.value_place(("task",)) == "r.yaml:1:9"
+    assert document.value_place(("fit",)) == "r.yaml:2:1"
+    assert document.value_place(("fit", "epochs")) == "r.yaml:2:15"
+    assert document.value_place(("data", "labels")) == "r.yaml:5:5"
+    assert document.value_place(("data", "labels", 1)) == "r.yaml:6:7"
+    assert document.value_place(("data", "train")) == "r.yaml:3:1"
+
+
 def test_a_missing_key_stands_where_the_key_above_it_stands() -> None:
     document = read_document("task: single_label\nfit:\n  epochs: 2\n", name="r.yaml")
     assert document.place(("fit", "batch_size")) == "r.yaml:2:1"

@@ -52,18 +52,18 @@ def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     text = str(error)
     path = tmp_path / "r.yaml"
     assert f"5 faults in {path}" in text
-    assert f"there is no task named 'multi_lable' ({path}:1:1)" in text
+    assert f"there is no task named 'multi_lable' ({path}:1:7)" in text
     assert "did you mean 'multi_label'? available: multi_label, single_label" in text
-    assert f"data.max_length: 0 will not do: input should be greater than or equal to 1 ({path}:3:3)" in text
+    assert f"data.max_length: 0 will not do: input should be greater than or equal to 1 ({path}:3:15)" in text
     assert f"there is no key 'data.vaild' ({path}:4:3)" in text
-    assert f"fit.learning_rate: -1 will not do: input should be greater than 0 ({path}:6:3)" in text
-    assert f"({path}:7:3)" in text
+    assert f"fit.learning_rate: -1 will not do: input should be greater than 0 ({path}:6:18)" in text
+    assert f"({path}:7:16)" in text
 
 
 def test_a_growth_factor_is_answered_with_its_reciprocal(tmp_path: Path) -> None:
     error = refused(tmp_path, "fit:\n  layer_decay: 2.6\n")
     assert "for a factor of 2.6 between groups write 0.3846" in error.what
-    assert error.where == f"{tmp_path / 'r.yaml'}:2:3"
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:16"
     assert load_recipe({"fit": {"layer_decay": 0.3846}}).values.fit.layer_decay == 0.3846
 
 
@@ -86,8 +86,9 @@ def test_a_rate_that_is_no_number_is_refused_with_what_the_key_means(tmp_path: P
         ("decide: calibrate\n", "decide", "1:1"),
         ("fit:\n  stages: [{train: head}]\n", "fit.stages", "2:3"),
         ("baseline: true\n", "baseline", "1:1"),
-        ("task: language_model\n", "task: language_model", "1:1"),
-        ("backbone: awd_lstm\n", "backbone: awd_lstm", "1:1"),
+        ("task: language_model\n", "task: language_model", "1:7"),
+        ("backbone: awd_lstm\n", "backbone: awd_lstm", "1:11"),
+        ("backbone:\n  name: awd_lstm\n", "backbone: awd_lstm", "2:9"),
     ],
 )
 def test_what_is_not_built_yet_says_so(tmp_path: Path, text: str, key: str, column: str) -> None:
@@ -137,7 +138,7 @@ def test_base_gives_values_and_the_own_recipe_wins(tmp_path: Path) -> None:
 def test_an_unknown_base_offers_the_nearest(tmp_path: Path) -> None:
     error = refused(tmp_path, "base: imbd\n")
     assert error.what == "there is no shipped recipe named 'imbd'"
-    assert error.where == f"{tmp_path / 'r.yaml'}:1:1"
+    assert error.where == f"{tmp_path / 'r.yaml'}:1:7"
     assert error.next is not None
     assert error.next.startswith("did you mean 'imdb'?")
 
@@ -173,6 +174,41 @@ def test_relative_data_paths_start_at_the_recipe(tmp_path: Path) -> None:
     assert data.train == str(tmp_path / "sub" / "a.csv")
     assert (data.valid, data.valid_share) == ("25%", 0.25)
     assert data.test == "hub:owner/name"
+
+
+def test_relative_paths_of_an_override_start_at_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = tmp_path / "current"
+    for folder in (tmp_path / "models" / "own", current / "models" / "own"):
+        folder.mkdir(parents=True)
+    path = written(tmp_path, "data: {train: a.csv, test: b.csv}\nbackbone: ./models/own\n")
+    monkeypatch.chdir(current)
+    recipe = load_recipe(path, overrides=["data.train=sub/mine.csv", "data.valid=v.csv"])
+    assert recipe.values.data.train == str(current / "sub" / "mine.csv")
+    assert recipe.values.data.valid == str(current / "v.csv")
+    assert recipe.values.data.test == str(tmp_path / "b.csv")
+    assert recipe.values.backbone.name == str(tmp_path / "models" / "own")
+    whole = load_recipe(path, overrides=["data={train: mine.csv}", "backbone=./models/own"])
+    assert whole.values.data.train == str(current / "mine.csv")
+    assert whole.values.backbone.name == str(current / "models" / "own")
+    monkeypatch.chdir(tmp_path)  # once found, a path stays what it is
+    assert load_recipe(recipe).values.data.train == str(current / "sub" / "mine.csv")
+
+
+def test_samples_of_shipped_recipes_are_found_inside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = {"demo": "reviews", "reviews": "reviews", "pairs": "pairs", "tickets": "tickets"}
+    for name, folder in folders.items():
+        data = load_recipe(name).values.data
+        for found in (Path(str(data.train)), Path(str(data.test))):
+            assert found.is_file(), name
+            assert found.parent == samples / folder
+    own = load_recipe(written(tmp_path, "base: reviews\ndata: {test: samples/reviews/test.csv}\n")).values.data
+    assert own.train == str(samples / "reviews" / "train.csv")
+    assert own.test == str(tmp_path / "samples" / "reviews" / "test.csv")  # what a recipe of one's own says is its own
 
 
 def test_a_mapping_is_a_recipe_and_its_faults_name_the_key() -> None:
@@ -215,15 +251,43 @@ def test_a_recipe_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "what", "place"),
     [
-        ("data: {label: [a, b]}\n", "several label columns are for task: multi_label"),
-        ("fit: {pos_weight: balanced}\n", "fit.pos_weight is for task: multi_label"),
-        ("task: multi_label\nfit: {class_weights: balanced}\n", "fit.class_weights is for task: single_label"),
+        ("data: {label: [a, b]}\n", "several label columns are for task: multi_label", "1:15"),
+        ("fit: {pos_weight: balanced}\n", "fit.pos_weight is for task: multi_label", "1:7"),
+        ("task: multi_label\nfit: {class_weights: balanced}\n", "fit.class_weights is for task: single_label", "2:7"),
     ],
 )
-def test_keys_of_the_other_task_are_refused(tmp_path: Path, text: str, what: str) -> None:
-    assert refused(tmp_path, text).what == what
+def test_what_is_of_the_other_task_is_refused(tmp_path: Path, text: str, what: str, place: str) -> None:
+    error = refused(tmp_path, text)
+    assert (error.what, error.where) == (what, f"{tmp_path / 'r.yaml'}:{place}")
+
+
+def test_a_fault_of_a_value_points_at_the_value_as_the_style_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.yaml").write_text("task: multi_lable\n", "utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("reviews.yaml")
+    assert str(caught.value).splitlines() == [
+        "there is no task named 'multi_lable'",
+        "  where: reviews.yaml:1:7",
+        "  next:  did you mean 'multi_label'? available: multi_label, single_label",
+    ]
+
+
+def test_a_fault_across_a_section_points_at_its_key(tmp_path: Path) -> None:
+    error = refused(tmp_path, "data:\n  train: a.csv\n  url: https://example.org/a.zip\n")
+    assert "url needs sha256" in error.what
+    assert error.where == f"{tmp_path / 'r.yaml'}:1:1"
+
+
+def test_a_value_of_the_base_that_does_not_suit_points_into_the_base(tmp_path: Path) -> None:
+    error = refused(tmp_path, "base: toxic\ntask: single_label\n")
+    line = next(n for n, text in enumerate(shipped_recipe("toxic").splitlines(), 1) if text.startswith("  label: "))
+    assert error.what == "several label columns are for task: multi_label"
+    assert error.where == f"base toxic:{line}:10"
 
 
 def test_the_shipped_recipes_have_a_sentence_each_and_load() -> None:

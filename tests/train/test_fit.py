@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+
 from headrace import Bundle
 from headrace.errors import HeadraceError, RecipeError
 from headrace.train.fit import fit

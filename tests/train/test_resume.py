@@ -212,7 +212,7 @@ def test_a_checkpoint_is_never_unpickled(tmp_path: Path) -> None:
 
     path = tmp_path / "step-00000001.ckpt"
     AtomicCheckpoints().save_checkpoint({"a": Payload()}, path)
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         newest_checkpoint(tmp_path, say=silent)
     assert not marker.exists()
 

@@ -27,15 +27,19 @@ def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
     Args:
         shape: Of the mask.
         rate: In [0, 1); rounded to a multiple of 1/65,536.
-        dtype: Of the mask.
+        dtype: Of the mask: float32, bfloat16 or float16.
     """
     n = shape.numel()
     dropped = round(rate * _LEVELS)
     seed = int(torch.randint(1 << 62, ()).item())
     words = np.random.SFC64(seed).random_raw(-(-n // 4))
-    levels = torch.from_numpy(words.view(np.int16)[:n]).view(shape)  # uniform in [-32768, 32767]
-    kept = levels >= dropped - _LEVELS // 2
-    return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    kept = words.view(np.int16)[:n] >= np.int16(dropped - _LEVELS // 2)  # levels are uniform in [-32768, 32767]
+    scale = torch.tensor(_LEVELS / (_LEVELS - dropped), dtype=dtype)
+    if dtype.itemsize != 2:
+        return torch.from_numpy(np.multiply(kept, np.float32(scale.item()), dtype=np.float32)).to(dtype).view(shape)
+    # Of a 16-bit type the scale's bits are multiplied: torch's own cast from bool takes ten times as long.
+    bits = np.multiply(kept, np.int16(scale.view(torch.int16).item()), dtype=np.int16)
+    return torch.from_numpy(bits).view(dtype).view(shape)
 
 
 class DrawnDropout(nn.Dropout):

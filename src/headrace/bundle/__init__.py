@@ -3,15 +3,11 @@
 from headrace.bundle.about import About, TextSettings, versions
 from headrace.bundle.bundle import Bundle, save_bundle
 from headrace.bundle.proof import prove_in_fresh_process
-from headrace.bundle.table import Counts, evaluate, predict_file
 
 __all__ = [
     "About",
     "Bundle",
-    "Counts",
     "TextSettings",
-    "evaluate",
-    "predict_file",
     "prove_in_fresh_process",
     "save_bundle",
     "versions",

@@ -44,7 +44,9 @@ def audit(train: Examples, valid: Examples | None, test: Examples | None, labels
     Texts count as equal as in `split`: case, white space and Unicode form aside.
     """
     parts = (("training", train), ("validation", valid), ("test", test))
-    findings = [_empty_texts(name, part) for name, part in parts if part is not None]
+    given = [(name, part) for name, part in parts if part is not None]
+    findings = [_bad_rows(name, part) for name, part in given]
+    findings += [_empty_texts(name, part) for name, part in given]
     keys = text_keys(train)
     findings += [
         _labels_without_rows(train, labels),
@@ -67,6 +69,22 @@ def shared_rows(train: Examples, other: Examples) -> np.ndarray:
 
 def _shared(train_keys: np.ndarray, other: Examples) -> np.ndarray:
     return np.flatnonzero(np.isin(text_keys(other), train_keys))
+
+
+def _bad_rows(name: str, examples: Examples) -> Finding | None:
+    n_bad = examples.n_bad_rows
+    if not n_bad:
+        return None
+    first = examples.bad_rows[0]
+    return Finding(
+        "warning",
+        "bad_rows",
+        f"{_rows(n_bad)} of the {name} data cannot be read and {'is' if n_bad == 1 else 'are'} left out "
+        f"(data.on_bad_row: skip); the first, {first.where}: {first.reason}",
+        n_bad,
+        tuple(bad.where for bad in examples.bad_rows[:MAX_SHOWN_ROWS]),
+        "correct them; `headrace fit` lists them in the run's bad_rows.jsonl",
+    )
 
 
 def _empty_texts(name: str, examples: Examples) -> Finding | None:

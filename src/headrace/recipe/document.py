@@ -1,11 +1,11 @@
-"""Reads YAML as data with the place of each key; refuses what a recipe never needs (tags, aliases, double keys)."""
+"""Reads YAML as data with the place of each key and value; refuses what a recipe never needs (tags, aliases, double keys)."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -21,11 +21,19 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML mapping as plain Python values, and where each key stands (`line:column`, both from 1)."""
+    """A YAML mapping as plain Python values, and where each key stands (`line:column`, both from 1).
+
+    Attributes:
+        name: What a message calls it.
+        values: Its content.
+        places: Of the keys.
+        value_places: Of the values that are no mappings; a mapping is found by its key.
+    """
 
     name: str
     values: dict[str, Any]
     places: dict[Path, str]
+    value_places: dict[Path, str] = field(default_factory=dict)
 
     def place(self, path: Sequence[str | int]) -> str:
         """Return `name:line:column` of a key, or of the nearest key above it that exists."""
@@ -34,6 +42,11 @@ class Document:
             if found:
                 return f"{self.name}:{found}"
         return self.name
+
+    def value_place(self, path: Sequence[str | int]) -> str:
+        """Return `name:line:column` of a value; of its key where the value is a mapping or is not there."""
+        found = self.value_places.get(tuple(path))
+        return f"{self.name}:{found}" if found else self.place(path)
 
 
 def read_document(text: str, *, name: str) -> Document:
@@ -49,13 +62,14 @@ def read_document(text: str, *, name: str) -> Document:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise _not_yaml(error, name) from error
-    places: dict[Path, str] = {}
-    values = {} if node is None else _construct(node, (), places, name)
+    document = Document(name, {}, {})
+    values = {} if node is None else _construct(node, (), document)
     if not isinstance(values, dict):
         raise RecipeError(
             "a recipe is a mapping of keys to values", where=f"{name}:1:1", next="begin with `task: single_label`"
         )
-    return Document(name, values, places)
+    document.values.update(values)
+    return document
 
 
 def _refuse_aliases(text: str, name: str) -> None:
@@ -81,32 +95,41 @@ def _not_yaml(error: yaml.YAMLError, name: str) -> RecipeError:
     return RecipeError(f"this is not valid YAML: {problem}", where=place, next="mind the indentation and the colons")
 
 
-def _construct(node: yaml.Node, path: Path, places: dict[Path, str], name: str) -> Any:
-    here = f"{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-    places.setdefault(path, here)
+def _construct(node: yaml.Node, path: Path, document: Document) -> Any:
+    """Return a node's value, and note in the document where it and all in it stand."""
+    here = _mark(node)
     if node.tag not in _PLAIN_TAGS and not node.tag.endswith(":timestamp"):
-        raise RecipeError(f"the tag {node.tag!r} is not used in recipes", where=f"{name}:{here}", next="remove it")
+        raise RecipeError(
+            f"the tag {node.tag!r} is not used in recipes", where=f"{document.name}:{here}", next="remove it"
+        )
     if len(path) > MAX_DEPTH:
-        raise RecipeError("the recipe is nested too deeply", where=f"{name}:{here}", next="it has two levels")
+        raise RecipeError("the recipe is nested too deeply", where=f"{document.name}:{here}", next="it has two levels")
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, places, name)
+        document.places.setdefault(path, here)
+        return _mapping(node, path, document)
+    document.value_places[path] = here
     if isinstance(node, yaml.SequenceNode):
-        return [_construct(child, (*path, index), places, name) for index, child in enumerate(node.value)]
+        return [_construct(child, (*path, index), document) for index, child in enumerate(node.value)]
     return _scalar(node)
 
 
-def _mapping(node: yaml.MappingNode, path: Path, places: dict[Path, str], name: str) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        place = f"{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
+        place = _mark(key_node)
+        where = f"{document.name}:{place}"
         if not isinstance(key_node, yaml.ScalarNode):
-            raise RecipeError("a key is a word", where=f"{name}:{place}", next="write `key: value`")
+            raise RecipeError("a key is a word", where=where, next="write `key: value`")
         key = str(key_node.value)
         if key in values:
-            raise RecipeError(f"the key {key!r} stands twice", where=f"{name}:{place}", next="remove one of them")
-        places[(*path, key)] = place
-        values[key] = _construct(value_node, (*path, key), places, name)
+            raise RecipeError(f"the key {key!r} stands twice", where=where, next="remove one of them")
+        document.places[(*path, key)] = place
+        values[key] = _construct(value_node, (*path, key), document)
     return values
+
+
+def _mark(node: yaml.Node) -> str:
+    return f"{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
 def _scalar(node: yaml.Node) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,6 +16,7 @@ from headrace.errors import HeadraceError, RecipeError, suggestion, together
 from headrace.files import sha256_of
 from headrace.recipe.document import Document, close_to, parse_override, read_document, yaml_scalar
 from headrace.recipe.document import Path as KeyPath
+from headrace.recipe.places import OVERRIDE, Places, flat
 from headrace.recipe.schema import NOT_BUILT_YET, RecipeValues
 
 _FILE_KEYS = ("train", "valid", "test")
@@ -84,29 +85,26 @@ def load_recipe(
     Args:
         source: A file, the name of a shipped recipe, a mapping, or a Recipe.
         overrides: `fit.epochs=5` and the like; they win over the file.
-        folder: Where relative data paths start; the recipe's own folder, or the current one for a mapping.
+        folder: Where relative data paths start; the recipe's own folder, or the current one for a mapping. Those
+            of `overrides` start at the current one, and `samples/` of a shipped recipe is inside the package.
 
     Raises:
         RecipeError: All faults of the recipe together.
     """
     if isinstance(source, Recipe):
-        document = Document(source.name, source.as_dict(), {})
-        origins: dict[KeyPath, str] = dict(source.origins)
+        places = Places(Document(source.name, source.as_dict(), {}), dict(source.origins))
     else:
         document, folder = _document_of(source, folder)
-        origins = {path: _origin(document, path) for path in flat(document.values)}
-    raw, faults = _with_base(document, origins)
-    documents = {"recipe": document}
+        places = Places.of_document(document)
+    raw, faults = _with_base(places)
     for text in overrides:
         path, value = parse_override(text)
         _put(raw, path, value)
-        origins = {known: origin for known, origin in origins.items() if known[: len(path)] != path}
-        origins[path] = "--set"
-        documents[".".join(map(str, path))] = Document("--set " + ".".join(map(str, path)), {}, {})
-    values = _validated(raw, document, origins, faults)
+        places.override(path)
+    values = _validated(raw, places, faults)
     if faults or values is None:
-        raise together(RecipeError, faults, source=document.name)
-    recipe = Recipe(values, _complete(values, origins), document.name)
+        raise together(RecipeError, faults, source=places.document.name)
+    recipe = Recipe(values, _complete(values, places.origins), places.document.name)
     return _with_absolute_paths(recipe, (folder or Path.cwd()).absolute())
 
 
@@ -116,7 +114,7 @@ def _document_of(source: Mapping[str, Any] | str | Path, folder: Path | None) ->
     path = Path(source)
     if not path.is_file():
         if isinstance(source, str) and source in shipped_recipes():
-            return read_document(shipped_recipe(source), name=f"{source}.yaml (shipped)"), folder
+            return _shipped_document(source, name=f"{source}.yaml (shipped)"), folder
         beside = [p.name for p in path.absolute().parent.glob("*.y*ml")] if path.absolute().parent.is_dir() else []
         raise RecipeError(
             f"there is no recipe file {str(path)!r}",
@@ -130,24 +128,35 @@ def _document_of(source: Mapping[str, Any] | str | Path, folder: Path | None) ->
     return read_document(text, name=str(path)), folder or path.absolute().parent
 
 
-def _with_base(document: Document, origins: dict[KeyPath, str]) -> tuple[dict[str, Any], list[HeadraceError]]:
-    own = deepcopy(document.values)
+def _shipped_document(recipe: str, *, name: str) -> Document:
+    """Return a shipped recipe; its paths to shipped samples lead into the installed package."""
+    document = read_document(shipped_recipe(recipe), name=name)
+    data = document.values.get("data", {})
+    package = Path(str(importlib.resources.files("headrace")))
+    for key in _FILE_KEYS:
+        value = str(data.get(key, ""))
+        if value.startswith("samples/") and (package / value).is_file():
+            data[key] = str(package / value)
+    return document
+
+
+def _with_base(places: Places) -> tuple[dict[str, Any], list[HeadraceError]]:
+    own = deepcopy(places.document.values)
     name = own.pop("base", None)
-    origins.pop(("base",), None)
+    places.origins.pop(("base",), None)
     if name is None:
         return own, []
     try:
-        base = read_document(shipped_recipe(str(name)), name=f"base {name}")
+        base = _shipped_document(str(name), name=f"base {name}")
     except RecipeError as error:
-        error.where = document.place(("base",))
+        error.where = places.document.value_place(("base",))
         return own, [error]
     if "base" in base.values:
         return own, [
             RecipeError(f"the recipe {name!r} has a base itself", where=base.place(("base",)), next="one level")
         ]
     merged = deepcopy(base.values)
-    for path in flat(merged):
-        origins.setdefault(path, base.place(path))
+    places.add_base(base)
     for key, value in own.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "trainer":
             merged[key] = {**merged[key], **value}
@@ -158,70 +167,58 @@ def _with_base(document: Document, origins: dict[KeyPath, str]) -> tuple[dict[st
     return merged, []
 
 
-def _validated(
-    raw: dict[str, Any], document: Document, origins: Mapping[KeyPath, str], faults: list[HeadraceError]
-) -> RecipeValues | None:
-    faults.extend(_fault(what, path, document, origins, next) for what, path, next in _content_faults(raw))
+def _validated(raw: dict[str, Any], places: Places, faults: list[HeadraceError]) -> RecipeValues | None:
+    for fault in _content_faults(raw):
+        faults.append(RecipeError(fault.what, where=places.of(fault.path, is_key=fault.is_key), next=fault.next))
     try:
         return RecipeValues.model_validate(raw)
     except ValidationError as error:
-        faults.extend(_faults(error, document, origins))
+        faults.extend(_faults(error, places))
     return None
 
 
 NOT_BUILT_NEXT = "remove the key; a later version has it"
 
 
-def _content_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, KeyPath, str]]:
-    """Yield (what, path, next) of faults that types cannot tell."""
+class _Fault(NamedTuple):
+    what: str
+    path: KeyPath
+    next: str
+    is_key: bool = False  # the key is wrong there, whatever its value
+
+
+def _content_faults(raw: Mapping[str, Any]) -> Iterator[_Fault]:
+    """Yield the faults that types cannot tell."""
     sections = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
     fit = sections.get("fit", {})
     given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model"), ("decide",): raw.get("decide")}
     given |= {("fit", "stages"): fit.get("stages"), ("baseline",): raw.get("baseline") or None}
     for path, value in given.items():
         if value is not None:
-            yield f"{'.'.join(map(str, path))} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT
+            yield _Fault(f"{'.'.join(map(str, path))} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT, is_key=True)
     task = str(raw.get("task", "single_label"))
     if task == "language_model":
-        yield f"task: language_model is {NOT_BUILT_YET}", ("task",), "single_label and multi_label are there"
+        yield _Fault(f"task: language_model is {NOT_BUILT_YET}", ("task",), "single_label and multi_label are there")
     elif task not in plugins.names("task"):
-        yield f"there is no task named {task!r}", ("task",), suggestion(task, plugins.names("task"))
-    backbone = raw.get("backbone")
-    if (backbone.get("name") if isinstance(backbone, Mapping) else backbone) == "awd_lstm":
-        yield f"backbone: awd_lstm is {NOT_BUILT_YET}", ("backbone",), "name a hub id, a folder, or minilm"
+        yield _Fault(f"there is no task named {task!r}", ("task",), suggestion(task, plugins.names("task")))
+    named: KeyPath = ("backbone", "name") if "backbone" in sections else ("backbone",)
+    if sections.get("backbone", {}).get("name", raw.get("backbone")) == "awd_lstm":
+        yield _Fault(f"backbone: awd_lstm is {NOT_BUILT_YET}", named, "name a hub id, a folder, or minilm")
     if task == "single_label" and isinstance(sections.get("data", {}).get("label"), list):
-        yield (
+        yield _Fault(
             "several label columns are for task: multi_label",
             ("data", "label"),
             "name one column, or change the task",
         )
     if task == "single_label" and fit.get("pos_weight") is not None:
-        yield "fit.pos_weight is for task: multi_label", ("fit", "pos_weight"), "use fit.class_weights"
+        what = "fit.pos_weight is for task: multi_label"
+        yield _Fault(what, ("fit", "pos_weight"), "use fit.class_weights", is_key=True)
     if task == "multi_label" and fit.get("class_weights") is not None:
-        yield "fit.class_weights is for task: single_label", ("fit", "class_weights"), "use fit.pos_weight"
+        what = "fit.class_weights is for task: single_label"
+        yield _Fault(what, ("fit", "class_weights"), "use fit.pos_weight", is_key=True)
 
 
-def _fault(what: str, path: KeyPath, document: Document, origins: Mapping[KeyPath, str], next: str) -> RecipeError:
-    return RecipeError(what, where=_place(path, document, origins), next=next)
-
-
-def _origin(document: Document, path: KeyPath) -> str:
-    return document.place(path) if document.places else f"{document.name}: {'.'.join(map(str, path))}"
-
-
-def _place(path: KeyPath, document: Document, origins: Mapping[KeyPath, str]) -> str:
-    dotted = ".".join(map(str, path))
-    for end in range(len(path), 0, -1):
-        if path[:end] in origins:
-            origin = origins[path[:end]]
-            return origin if origin != "--set" else f"--set {dotted}"
-    inside = [origin for known, origin in origins.items() if known[: len(path)] == path]
-    if inside and not document.places:
-        return inside[0]
-    return document.place(path) if document.places else f"{document.name}: {dotted}"
-
-
-def _faults(error: ValidationError, document: Document, origins: Mapping[KeyPath, str]) -> list[HeadraceError]:
+def _faults(error: ValidationError, places: Places) -> list[HeadraceError]:
     faults: list[HeadraceError] = []
     seen: set[KeyPath] = set()
     for item in error.errors():
@@ -230,7 +227,8 @@ def _faults(error: ValidationError, document: Document, origins: Mapping[KeyPath
             continue
         seen.add(path)
         dotted = ".".join(map(str, path))
-        if item["type"] == "extra_forbidden":
+        is_key = item["type"] == "extra_forbidden"
+        if is_key:
             known = _keys_at(path[:-1])
             what, next_step = f"there is no key {dotted!r}", close_to(str(path[-1]), known)
         else:
@@ -238,7 +236,7 @@ def _faults(error: ValidationError, document: Document, origins: Mapping[KeyPath
             message = item["msg"].removeprefix("Value error, ")
             what = f"{dotted}: {shown} will not do: {message[0].lower()}{message[1:]}" if dotted else message
             next_step = _help(path)
-        faults.append(_fault(what, path, document, origins, next_step))
+        faults.append(RecipeError(what, where=places.of(path, is_key=is_key), next=next_step))
     return faults
 
 
@@ -279,18 +277,6 @@ def _help(path: KeyPath) -> str:
     return f"{'.'.join(map(str, path))}: {description}" if description else "see docs/recipes.md"
 
 
-def flat(values: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, Any]:
-    """Return the leaves of nested mappings by their paths; an empty mapping is a leaf."""
-    found: dict[KeyPath, Any] = {}
-    for key, value in values.items():
-        path = (*above, key)
-        if isinstance(value, Mapping) and value:
-            found.update(flat(value, path))
-        else:
-            found[path] = value
-    return found
-
-
 def _put(raw: dict[str, Any], path: KeyPath, value: Any) -> None:
     for part in path[:-1]:
         inner = raw.get(str(part))
@@ -311,6 +297,10 @@ def _complete(values: RecipeValues, origins: Mapping[KeyPath, str]) -> dict[KeyP
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def start(*path: str) -> Path:
+        # What is typed on the command line means what the shell completes there.
+        return Path.cwd() if recipe.origins.get(path) == OVERRIDE else folder
+
     data = recipe.values.data
     if data.url:  # paths inside the archive
         return recipe
@@ -318,10 +308,11 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     for key in _FILE_KEYS:
         value = getattr(data, key)
         if value and not value.startswith(("hub:", _MEMORY)) and not (key == "valid" and data.valid_share):
-            changes[f"data.{key}"] = str((folder / Path(value).expanduser()).resolve())
+            changes[f"data.{key}"] = str((start("data", key) / Path(value).expanduser()).resolve())
     backbone = recipe.values.backbone.name
-    if (folder / backbone).is_dir() and "/" in backbone:
-        changes["backbone.name"] = str((folder / backbone).resolve())
+    place = start("backbone", "name") / backbone
+    if place.is_dir() and "/" in backbone:
+        changes["backbone.name"] = str(place.resolve())
     raw = recipe.as_dict()
     for dotted, value in changes.items():
         _put(raw, tuple(dotted.split(".")), value)

@@ -162,7 +162,7 @@ def data_summary(session: Session) -> dict[str, Any]:
             "mean_tokens": float(part.lengths.mean()),
             "cut_share": float((full > part.lengths).mean()),
         }
-    return {"splits": parts, "fingerprints": prepared.fingerprints(), "bad_rows": len(prepared.bad_rows)}
+    return {"splits": parts, "fingerprints": prepared.fingerprints(), "bad_rows": prepared.n_bad_rows}
 
 
 def peak_memory_bytes() -> int:

@@ -24,7 +24,7 @@ from headrace.metrics import METRICS
 from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
 from headrace.recipe import Recipe, load_recipe
-from headrace.recipe.load import flat
+from headrace.recipe.places import flat
 from headrace.recipe.schema import RecipeValues
 from headrace.tables import write_rows
 from headrace.train.prepare import DataPlan, Prepared, prepare

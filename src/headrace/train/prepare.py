@@ -101,6 +101,7 @@ class Prepared:
     subwords: Subwords
     findings: tuple[Finding, ...] = field(default=())
     bad_rows: tuple[BadRow, ...] = field(default=())
+    n_bad_rows: int = 0  # of each source `bad_rows` holds the first 10,000
 
     @property
     def padding(self) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
         subwords=subwords,
         findings=tuple(f for f in findings if f.code not in plan.allow),
         bad_rows=tuple(bad for source in sources for bad in source.bad_rows),
+        n_bad_rows=sum(source.n_bad_rows for source in sources),
     )
 
 

@@ -185,11 +185,12 @@ def fit(
 ) -> Answer:
     """Train, evaluate and write a proved bundle; run again after any interruption, it goes on where it was."""
     from headrace.recipe import load_recipe
-    from headrace.train.find_lr import find_lr as try_rates
     from headrace.train.fit import fit as train
 
     loaded = load_recipe(recipe, overrides=set or ())
     if find_lr:
+        from headrace.train.find_lr import find_lr as try_rates
+
         rate, plot = try_rates(loaded, out=out)
         return Answer(
             {"learning_rate": rate, "plot": str(plot)},

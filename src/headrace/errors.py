@@ -69,9 +69,14 @@ class MissingExtra(HeadraceError):
 
 
 class TrainingStopped(HeadraceError):
-    """Training ended at a step that must not be taken: a loss or gradient that is not finite."""
+    """Training ended at a step that must not be taken: a loss or gradient that is not finite.
+
+    Attributes:
+        rows: Positions of the step's first rows in the training split.
+    """
 
     exit_code = 1
+    rows: tuple[int, ...] = ()
 
 
 class Interrupted(HeadraceError):

@@ -89,11 +89,12 @@ def write_error(path: Path, error: OSError) -> RunError:
     """Return the clear error for a failed write of `path`."""
     free = shutil.disk_usage(existing_parent(path)).free
     reason = error.strerror or str(error)
+    in_cache = cache_folder().absolute() in Path(path).absolute().parents
+    other = "name another folder in $HEADRACE_CACHE" if in_cache else "choose another folder with --out"
     return RunError(
         f"cannot write {path.name}: {reason}",
         where=str(path),
-        next=f"{free:,} bytes are free there; free some space or choose another folder with --out. "
-        "Files that were there before are intact.",
+        next=f"{free:,} bytes are free there; free some space or {other}. Files that were there before are intact.",
     )
 
 

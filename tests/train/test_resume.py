@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from headrace.errors import DataError, Interrupted, RunError, TrainingStopped
+from headrace.errors import DataError, HeadraceError, Interrupted, RecipeError, RunError, TrainingStopped
+from headrace.train.checkpoints import AtomicCheckpoints, checkpoints_in, newest_checkpoint
 from headrace.train.fit import fit
-from headrace.train.resume import AtomicCheckpoints, checkpoints_in, newest_checkpoint
 from headrace.train.run import RunFolder
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, training, weights, write_csv
@@ -45,24 +45,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, train_file: Path, back
     return run(recipe(train_file, backbone), tmp_path_factory.mktemp("runs") / "undisturbed")
 
 
+def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let a signal be there when a step ends."""
+    from headrace.train import resume
+
+    kept = resume.Keeper.on_train_batch_end
+
+    def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.progress.total + 1 == step:
+            self.signals.received = signal.SIGINT
+        kept(self, *args, **kwargs)
+
+    patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
+
+
 def stop_at(step: int, settings: dict[str, Any], out: Path) -> None:
     """Stop a run by a signal that comes right after a step, as a user's Ctrl-C does."""
-
-    def echo(line: str) -> None:
-        if line.startswith("training "):
-            from headrace.train import resume
-
-            kept = resume.Keeper.on_train_batch_end
-
-            def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
-                if self.progress.total + 1 == step:
-                    self.signals.received = signal.SIGINT
-                kept(self, *args, **kwargs)
-
-            patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
-
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
-        fit(settings, out=out, echo=echo)
+        interrupt_at(step, patch)
+        fit(settings, out=out, echo=silent)
     assert caught.value.exit_code == 130
     assert f"step {step}" in caught.value.what
 
@@ -129,10 +130,14 @@ def test_max_steps_stops_and_a_larger_one_goes_on_exactly(
 
 
 def test_a_finished_run_is_left_as_it_is(undisturbed: Path, train_file: Path, backbone: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in sorted(undisturbed.rglob("*")) if path.is_file()}
+    def times() -> dict[Path, int]:
+        files = (path for path in undisturbed.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
     lines: list[str] = []
     again = fit(recipe(train_file, backbone), out=undisturbed, echo=lines.append)
-    after = {path: path.stat().st_mtime_ns for path in sorted(undisturbed.rglob("*")) if path.is_file()}
+    after = times()
     assert again.was_finished
     assert any("already finished" in line for line in lines)
     assert before == after
@@ -157,23 +162,37 @@ def test_a_changed_recipe_or_data_file_is_refused_with_the_difference(
     assert RunFolder(tmp_path / "run").status()["state"] == "finished"
 
 
-def test_a_second_process_in_the_same_folder_fails_fast_and_a_dead_one_is_taken_over(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.path.mkdir()
-    lock = folder.path / ".lock"
-    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        import socket
+HOLD = """
+import sys, time
+from pathlib import Path
+from headrace.train.run import RunFolder
+with RunFolder(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
-        lock.write_text(json.dumps({"pid": owner.pid, "host": socket.gethostname()}))
-        with pytest.raises(RunError, match=f"process {owner.pid}"), folder.lock():
+
+def test_a_second_process_in_the_same_folder_fails_fast_and_a_dead_ones_lock_is_free(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    owner = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(RunError) as caught, folder.lock():
             pass
+        assert f"another run works in this folder (process {owner.pid} on " in caught.value.what
+        assert caught.value.next == "wait for it, or choose another folder with --out"
     finally:
         owner.kill()
         owner.wait()
     with folder.lock():
-        assert json.loads(lock.read_text())["pid"] == os.getpid()
-    assert not lock.exists()
+        assert json.loads((folder.path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_file_that_was_left_empty_hinders_nobody(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    with RunFolder(tmp_path).lock():
+        pass
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
@@ -184,19 +203,19 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_what_is_lost(
     out = tmp_path / "run"
     stop_at(12, settings, out)
     newest, before = checkpoints_in(out / "checkpoints")
-    assert (newest.name, before.name) == ("step-00000012.ckpt", "step-00000008.ckpt")
+    assert (newest.name, before.name) == ("step-00000012-0001.ckpt", "step-00000008-0001.ckpt")
     content = bytearray(newest.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     newest.write_bytes(b"" if damage == "empty" else content[: -1000 if damage == "truncated" else None])
     lines: list[str] = []
     fit(settings, out=out, echo=lines.append)
-    assert any("step-00000012.ckpt is damaged" in line and "4 steps are lost" in line for line in lines)
+    assert any("step-00000012-0001.ckpt is damaged" in line and "4 steps are lost" in line for line in lines)
     assert weights(out) == weights(undisturbed)
 
 
 def test_when_no_checkpoint_can_be_read_it_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "step-00000001.ckpt"
+    path = tmp_path / "step-00000001-0000.ckpt"
     AtomicCheckpoints().save_checkpoint({"a": torch.zeros(3)}, path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RunError, match="no checkpoint of this run can be read"):
@@ -210,14 +229,45 @@ def test_a_checkpoint_is_never_unpickled(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return os.system, (f"touch {marker}",)
 
-    path = tmp_path / "step-00000001.ckpt"
+    path = tmp_path / "step-00000001-0000.ckpt"
     AtomicCheckpoints().save_checkpoint({"a": Payload()}, path)
     with pytest.raises(Exception, match=r"[Ww]eights"):
         newest_checkpoint(tmp_path, say=silent)
     assert not marker.exists()
 
 
-def test_a_full_disk_while_saving_leaves_the_checkpoint_before_it(
+FULL = """
+import resource, signal, sys
+import torch
+from pathlib import Path
+from headrace.train.checkpoints import AtomicCheckpoints, checkpoints_in, newest_checkpoint, write_best
+folder = Path(sys.argv[1])
+checkpoints = AtomicCheckpoints()
+checkpoints.save_checkpoint({"a": torch.ones(3)}, folder / "step-00000001-0000.ckpt")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+checkpoints.save_checkpoint({"a": torch.ones(1_000_000)}, folder / "step-00000002-0000.ckpt")
+print(type(checkpoints.error).__name__, checkpoints.error.what, "|", checkpoints.error.where)
+try:
+    write_best(folder, torch.nn.Linear(1000, 1000), value=0.0, step=2, epoch=0)
+except Exception as error:
+    print(type(error).__name__)
+print([path.name for path in checkpoints_in(folder)], newest_checkpoint(folder, say=print)["a"].tolist())
+print(sorted(path.name for path in folder.iterdir()))
+"""
+
+
+def test_a_disk_that_is_really_full_leaves_the_checkpoint_before_it_and_no_half_file(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second, third, fourth = done.stdout.splitlines()
+    assert first.startswith("RunError cannot write step-00000002-0000.ckpt: File too large |")
+    assert second == "RunError"
+    assert third == "['step-00000001-0000.ckpt'] [1.0, 1.0, 1.0]"
+    assert fourth == "['step-00000001-0000.ckpt', 'step-00000001-0000.sha256.json']"
+
+
+def test_a_full_disk_while_saving_in_an_epoch_warns_and_training_goes_on(
     tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = recipe(train_file, backbone, fit__checkpoint_every_s=0.0001)
@@ -241,6 +291,83 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before_it(
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
+@pytest.mark.parametrize("moment", ["write_best", "told"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_steps_and_saves_ends_with_its_code_and_loses_nothing(
+    moment: str, number: signal.Signals, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
+) -> None:
+    from headrace.train import resume
+    from headrace.train.session import Session
+
+    settings = recipe(train_file, backbone)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+        target, name = (resume, "write_best") if moment == "write_best" else (Session, "_told")
+        kept = getattr(target, name)
+        seen: list[int] = []
+
+        def interrupting(*args: Any, **kwargs: Any) -> Any:
+            seen.append(1)
+            if len(seen) == 2:  # of the last epoch, or the save of the first
+                os.kill(os.getpid(), number)
+            return kept(*args, **kwargs)
+
+        patch.setattr(target, name, interrupting)
+        run(settings, tmp_path / "run")
+    assert caught.value.exit_code == 128 + number
+    assert RunFolder(tmp_path / "run").status()["state"] == "interrupted"
+    run(settings, tmp_path / "run")
+    assert weights(tmp_path / "run") == weights(undisturbed)
+
+
+def test_force_removes_nothing_before_everything_else_was_found_good(
+    tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
+    out = run(recipe(train_file, backbone), tmp_path / "run")
+    before = weights(out)
+    for changes in ({"fit__monitor": "acuracy"}, {"data__train": "nowhere.csv"}):
+        with pytest.raises((RunError, DataError, RecipeError)):
+            run(recipe(train_file, backbone, **changes), out, force=True)
+    assert weights(out) == before
+    assert RunFolder(out).status()["state"] == "finished"
+
+
+def test_objects_of_another_call_do_not_touch_what_an_interrupted_run_needs(tmp_path: Path, backbone: Path) -> None:
+    settings = recipe(Path("unused"), backbone, data__train=None)
+    mine, other = rows(), [{**row, "text": "x " + row["text"]} for row in rows()]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_at(3, patch)
+        run(settings, tmp_path / "run", train=mine)
+    with pytest.raises(RunError, match="content of train"):
+        run(settings, tmp_path / "run", train=other)
+    fit(tmp_path / "run" / "recipe.yaml", out=tmp_path / "run", echo=silent)
+    whole = run(settings, tmp_path / "whole", train=mine)
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_a_finished_run_under_strict_still_stops_at_its_findings(tmp_path: Path, backbone: Path) -> None:
+    leaking = rows(60)
+    train = write_csv(tmp_path / "train.csv", leaking)
+    test = write_csv(tmp_path / "test.csv", leaking[:10])
+    settings = recipe(train, backbone, fit__epochs=1, data__test=str(test))
+    first = fit(settings, out=tmp_path / "run", echo=silent)
+    again = fit(settings, out=tmp_path / "run", echo=silent)
+    assert again.was_finished
+    assert again.findings == first.findings
+    with pytest.raises(HeadraceError, match="--strict stops at them"):
+        fit(settings, out=tmp_path / "run", strict=True, echo=silent)
+
+
+def test_max_time_ends_with_a_usable_run_that_a_longer_time_goes_on_with(
+    tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
+) -> None:
+    settings = recipe(train_file, backbone)
+    stopped = {**settings, "trainer": {"max_time": "00:00:00:00"}}
+    fit(stopped, out=tmp_path / "run", echo=silent)
+    assert training(tmp_path / "run")["total"] < N_STEPS
+    fit(settings, out=tmp_path / "run", echo=silent)
+    assert weights(tmp_path / "run") == weights(undisturbed)
+
+
 @pytest.mark.parametrize("rate", [1e30])
 def test_a_loss_that_is_not_finite_stops_with_step_rows_and_rate(
     rate: float, tmp_path: Path, train_file: Path, backbone: Path
@@ -253,7 +380,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rows_and_rate(
     assert caught.value.exit_code == 1
     assert "is not a finite number at step" in caught.value.what
     assert "learning rate 1e+30" in str(caught.value.where)
-    assert "training rows" in str(caught.value.where)
+    assert f"rows {train_file}:" in str(caught.value.where)
     assert RunFolder(tmp_path / "run").status()["state"] == "stopped"
 
 

@@ -17,7 +17,7 @@ from headrace.data.faults import Faults
 from headrace.data.rows import Record, batches
 from headrace.data.textfile import checked_codec, suffix_of, unreadable
 from headrace.errors import DataError, RunError, nearest
-from headrace.files import atomic_folder, cache_folder, sha256_of, sha256_of_file
+from headrace.files import atomic_folder, cache_folder, remove_leftovers, sha256_of, sha256_of_file
 
 __all__ = ["Archived", "Columns", "read"]
 
@@ -89,7 +89,7 @@ def read(
         DataError: The source cannot be read, has faults, or has no row.
     """
     options = _Options(encoding=encoding, cache=cache or cache_folder(), label_required=label_required)
-    (options.cache / "examples").mkdir(parents=True, exist_ok=True)
+    _begin_cache(options.cache / "examples")
     opened = _open(source, columns, options, split)
     key = sha256_of(
         str(arrow.FORMAT_VERSION),
@@ -106,6 +106,16 @@ def read(
     if examples.n_bad_rows:
         _log.warning("%s: %d bad rows are left out", opened.name, examples.n_bad_rows)
     return examples
+
+
+def _begin_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot use the cache folder: {error.strerror}", where=str(folder), next="name another in $HEADRACE_CACHE"
+        ) from error
+    remove_leftovers(folder)
 
 
 def _write(kept: Path, opened: _Opened, *, skip: bool, label_required: bool) -> None:

@@ -302,10 +302,8 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         return Path.cwd() if recipe.origins.get(path) == OVERRIDE else folder
 
     data = recipe.values.data
-    if data.url:  # paths inside the archive
-        return recipe
     changes = {}
-    for key in _FILE_KEYS:
+    for key in () if data.url else _FILE_KEYS:  # with url they are paths inside the archive
         value = getattr(data, key)
         if value and not value.startswith(("hub:", _MEMORY)) and not (key == "valid" and data.valid_share):
             changes[f"data.{key}"] = str((start("data", key) / Path(value).expanduser()).resolve())

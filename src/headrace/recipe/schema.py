@@ -136,9 +136,7 @@ class FitSettings(Closed):
     sampler: Literal["random", "length_buckets", "balanced"] = Field("random", description="which rows make a batch")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
     accumulate: Count = Field(1, description="least number of micro-batches of a step")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the machine has it"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the machine has it")
     early_stopping: EarlyStopping | None = Field(None, description="patience in epochs, or a mapping")
     monitor: str = Field("auto", description="picks the best checkpoint: a figure of validation")
     checkpoint_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints inside an epoch")

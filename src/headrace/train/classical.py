@@ -10,9 +10,10 @@ import torch
 from headrace.errors import ModelError
 from headrace.head import fit_classical
 from headrace.predict import embed, score
+from headrace.train.checkpoints import write_best
 from headrace.train.module import derived_seed
 from headrace.train.prepare import Part
-from headrace.train.resume import Progress, write_best
+from headrace.train.resume import Progress
 
 if TYPE_CHECKING:
     import numpy as np

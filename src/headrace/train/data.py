@@ -167,12 +167,12 @@ class TextDataModule(lightning.LightningDataModule):
             labels=tuple(settings.pop("labels", None) or ()),
         )
         share = float(valid[:-1]) / 100 if isinstance(valid, str) and valid.endswith("%") else None
-        sources = {"train": train, "valid": None if share else valid, "test": test}
+        sources = {"train": train, "valid": valid if share is None else None, "test": test}
         plan = DataPlan(
             columns=columns,
             tokenizer=tokenizer_source(backbone),
             seed=seed,
-            valid_share=share or 0.1,
+            valid_share=0.1 if share is None else share,
             **sources,
             **settings,
         )
@@ -186,6 +186,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.accumulate = 1
         self.limit_steps: int | float | None = None
         self.first = (0, 0)
+        self.cache: Path | None = None
         self.prepared: Prepared | None = None
 
     @classmethod
@@ -210,13 +211,14 @@ class TextDataModule(lightning.LightningDataModule):
 
     def prepare_data(self, cache: Path | None = None) -> None:
         """Read and tokenize once, into the cache on disk."""
+        self.cache = cache
         if self.prepared is None:
             prepare(self.data_plan, cache=cache)
 
     def setup(self, stage: str | None = None) -> None:
         """Open what `prepare_data` made; afterwards `labels` and `prepared` are there."""
         if self.prepared is None:
-            self.prepared = prepare(self.data_plan)
+            self.prepared = prepare(self.data_plan, cache=self.cache)
 
     @property
     def ready(self) -> Prepared:

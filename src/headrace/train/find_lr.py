@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from headrace.errors import TrainingStopped
+from headrace.errors import RecipeError, TrainingStopped
 from headrace.files import write_bytes
 from headrace.recipe import Recipe, load_recipe
 from headrace.train.fit import data_plan, say_to_stderr
+from headrace.train.module import derived_seed, seed_everything
 from headrace.train.prepare import prepare
 from headrace.train.progress import Echo
 from headrace.train.run import RunFolder, default_folder
@@ -70,6 +71,9 @@ def find_lr(
 
 
 def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
+    if session.is_classical:
+        what = f"head: {session.recipe.head.name} is fitted by scikit-learn and has no learning rate"
+        raise RecipeError(what, where="head", next="choose head: linear or native for --find-lr")
     module = session.module
     module.model.train()
     data = session.data()
@@ -84,12 +88,13 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         step = steps[(number // plan.n_steps, number % plan.n_steps)]
+        seed_everything(derived_seed(session.recipe.seed, "find_lr", number))
         optimizer.zero_grad()
         total = 0.0
         for batch in step.batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = module.task.loss(module(batch), batch.targets).sum() / step.n_texts
-            loss.backward()
+                loss = module.losses(module(batch), batch).sum() / step.n_texts
+            torch.autograd.backward(loss)
             total += float(loss.detach())
         if not math.isfinite(total) or (losses and total > GIVE_UP * min(losses)):
             break

@@ -22,17 +22,18 @@ from headrace.predict import score
 from headrace.recipe import Recipe
 from headrace.report import error_rows, versions, write_errors, write_report
 from headrace.tables import write_rows
+from headrace.train.checkpoints import best_weights
 from headrace.train.fit import Run
 from headrace.train.prepare import Part
 from headrace.train.progress import duration
-from headrace.train.resume import Progress, best_weights
+from headrace.train.resume import Progress
 from headrace.train.session import Session
 
 THRESHOLD = 0.5
 PROOF_TEXTS = 32
 
 
-def finish(session: Session, *, recipe: Recipe, prepare_and_fit_s: float) -> Run:
+def finish(session: Session, *, recipe: Recipe) -> Run:
     """Evaluate the best checkpoint, save and prove the bundle, write the report; return the finished run."""
     progress = session.result()
     if progress is None or progress.best is None:
@@ -62,7 +63,6 @@ def finish(session: Session, *, recipe: Recipe, prepare_and_fit_s: float) -> Run
     write_errors(folder / "errors.csv", rows)
     _save_and_prove(session, recipe, evaluation)
     timing["peak_memory_bytes"] = peak_memory_bytes()
-    timing["prepare_and_fit_s"] = prepare_and_fit_s
     data = data_summary(session)
     data["training"] = {"history": progress.history, "best": asdict(progress.best)}
     write_report(
@@ -161,6 +161,7 @@ def data_summary(session: Session) -> dict[str, Any]:
             "labels": label_counts(part.examples, prepared.labels),
             "mean_tokens": float(part.lengths.mean()),
             "cut_share": float((full > part.lengths).mean()),
+            "replaced_characters": part.examples.n_replaced,
         }
     return {"splits": parts, "fingerprints": prepared.fingerprints(), "bad_rows": prepared.n_bad_rows}
 

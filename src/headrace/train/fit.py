@@ -19,7 +19,7 @@ from headrace.data.balance import class_weights, pos_weight
 from headrace.data.read import Columns, read
 from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingStopped
 from headrace.evaluation import Evaluation
-from headrace.files import cache_folder, write_text
+from headrace.files import cache_folder, write_json, write_text
 from headrace.metrics import METRICS
 from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
@@ -93,43 +93,40 @@ def fit(
         try:
             resolved = _with_sources(resolved, {"train": train, "valid": valid, "test": test}, folder)
             return _fit(resolved, folder, signals, say, force=force, strict=strict)
-        except Interrupted:
-            folder.set_status("interrupted")
+        except BaseException as error:
+            _tell_status(folder, error)
             raise
-        except TrainingStopped as error:
-            folder.set_status("stopped", **error.as_dict())
-            raise
-        except HeadraceError as error:
-            if folder.status().get("state") in ("preparing", "training", "evaluating"):
-                folder.set_status("failed", **error.as_dict())
-            raise
+
+
+def _tell_status(folder: RunFolder, error: BaseException) -> None:
+    """Write what ended the run; a call that was refused before it touched the run leaves the status alone."""
+    if folder.status().get("state") not in ("preparing", "training", "evaluating"):
+        return
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        folder.set_status("interrupted")
+    elif isinstance(error, TrainingStopped):
+        folder.set_status("stopped", **error.as_dict())
+    elif isinstance(error, HeadraceError):
+        folder.set_status("failed", **error.as_dict())
+    else:
+        folder.set_status("failed", what=repr(error))
 
 
 def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool, strict: bool) -> Run:
     values = recipe.values
-    if not force and folder.status().get("state") == "finished" and folder.bundle.is_dir():
-        done = _finished(recipe, folder)
-        if done is not None:
-            say(f"already finished: {folder.path} holds this run; nothing was trained")
-            return done
-    if force:
-        _clear(folder)
-    had_finished = folder.status().get("state") == "finished"
+    started = time.perf_counter()
+    done = None if force else _finished(recipe, folder)
+    if done is not None:
+        say(f"already finished: {folder.path} holds this run; nothing was trained")
+        _stop_at_findings(done.findings, strict=strict)
+        return done
     check_settings(values)
-    if not had_finished:
-        folder.set_status("preparing")
 
     prepared = prepare(data_plan(values), progress=_telling(say))
     say(_counts_line(prepared))
     for finding in prepared.findings:
         say(f"{finding.severity}: {finding.what}")
-    serious = [finding for finding in prepared.findings if finding.severity != "note"]
-    if strict and serious:
-        raise _Findings(
-            f"the data have {len(serious)} finding(s), and --strict stops at them",
-            where="; ".join(finding.code for finding in serious),
-            next="`headrace check` shows them; data.allow accepts a finding by its code",
-        )
+    _stop_at_findings(prepared.findings, strict=strict)
 
     # Lightning and the model are imported only when the data have been found good.
     from headrace.train.finish import finish
@@ -137,18 +134,22 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
 
     session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
     identity = _identity(values, prepared, session.initial_sha256)
+    if force:
+        _clear(folder)
     folder.refuse_other(identity)
     folder.set_identity(identity)
     write_text(folder.recipe, recipe.to_yaml())
-    _write_bad_rows(folder, prepared)
-    if had_finished and folder.bundle.is_dir() and session.result() is not None:
-        report = json.loads((folder.path / "report.json").read_text("utf-8"))
+    write_json(folder.path / "sources.json", _marks(values))
+    report = _report_of(folder)
+    if report is not None and session.result() is not None:
+        say(f"already finished: {folder.path} holds this run; nothing was trained")
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
 
-    started = time.perf_counter()
+    folder.set_status("preparing")
+    _write_bad_rows(folder, prepared)
     session.train()
     folder.set_status("evaluating")
-    run = finish(session, recipe=recipe, prepare_and_fit_s=time.perf_counter() - started)
+    run = finish(session, recipe=recipe)
     folder.set_status("finished")
     say(f"finished in {duration(time.perf_counter() - started)}: {folder.path}")
     return run
@@ -160,24 +161,46 @@ class _Findings(HeadraceError):
     exit_code = 1
 
 
-def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
-    """Return the finished run if the recipe is the very same, without reading data or model again."""
+def _stop_at_findings(findings: Iterable[Finding], *, strict: bool) -> None:
+    serious = [finding for finding in findings if finding.severity != "note"]
+    if strict and serious:
+        raise _Findings(
+            f"the data have {len(serious)} finding(s), and --strict stops at them",
+            where="; ".join(finding.code for finding in serious),
+            next="`headrace check` shows them; data.allow accepts a finding by its code",
+        )
+
+
+def _report_of(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the report of a run that was finished with everything in its place, or None."""
+    if folder.status().get("state") != "finished" or not folder.bundle.is_dir():
+        return None
     try:
-        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
-        report = json.loads((folder.path / "report.json").read_text("utf-8"))
+        report: dict[str, Any] = json.loads((folder.path / "report.json").read_text("utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-    if not same or not _sources_unchanged(recipe.values, folder):
+    return report
+
+
+def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
+    """Return the finished run if recipe and files are the very same, without reading data or model again."""
+    report = _report_of(folder)
+    try:
+        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
+        marks = json.loads((folder.path / "sources.json").read_text("utf-8"))
+    except (OSError, json.JSONDecodeError):
         return None
-    return Run(folder.path, folder.bundle, Evaluation.from_dict(report), (), report["timing"], True)
+    if report is None or not same or marks != _marks(recipe.values):
+        return None
+    findings = tuple(Finding(**{**found, "where": tuple(found["where"])}) for found in report["findings"])
+    return Run(folder.path, folder.bundle, Evaluation.from_dict(report), findings, report["timing"], True)
 
 
-def _sources_unchanged(values: RecipeValues, folder: RunFolder) -> bool:
-    """Whether no data file is newer than the run's identity; if one is, its content is looked at."""
-    written = (folder.path / "run.json").stat().st_mtime
+def _marks(values: RecipeValues) -> dict[str, Any]:
+    """Return size and time of each data file: while they stay, its content need not be read to know it again."""
     named = [value for value in (values.data.train, values.data.valid, values.data.test) if value]
     paths = [Path(value) for value in named if not value.endswith("%") and not value.startswith("hub:")]
-    return all(path.is_file() and path.stat().st_mtime < written for path in paths)
+    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None for path in paths}
 
 
 def _clear(folder: RunFolder) -> None:
@@ -187,7 +210,8 @@ def _clear(folder: RunFolder) -> None:
             path.unlink()
         elif path.is_dir():
             shutil.rmtree(path)
-    for name in ("run.json", "status.json", "training.json", "report.json", "errors.csv", "predictions.parquet"):
+    names = ("run.json", "status.json", "training.json", "report.json", "errors.csv", "predictions.parquet")
+    for name in (*names, "sources.json", "bad_rows.jsonl", "worker_error.json"):
         (folder.path / name).unlink(missing_ok=True)
 
 
@@ -341,27 +365,22 @@ def _keep_in_folder(
     changes: dict[str, Any] = {}
     for name, value in objects.items():
         examples = read(value, plan.columns, cache=cache_folder(), split=name)
-        path = folder.path / "data" / f"{name}.parquet"
+        # By content: another call's objects must not overwrite what an interrupted run still needs.
+        path = folder.path / "data" / f"{name}-{examples.fingerprint[:16]}.parquet"
         columns: dict[str, type] = {"text": str, **({"pair": str} if examples.is_pair else {})}
         columns["label"] = list if examples.is_multi_label else str
         names = list(columns)
         rows = (
             row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True)
         )
-        if not path.is_file() or _kept_fingerprint(path) != examples.fingerprint:
+        if not path.is_file():
             write_rows(path, columns, rows)
-            write_text(path.with_suffix(".fingerprint"), examples.fingerprint)
         changes[f"data.{name}"] = str(path.resolve())
         changes["data.text"] = ["text", "pair"] if examples.is_pair else "text"
     changes |= {"data.label": "label", "data.label_separator": None}
     if len(plan.columns.label) > 1:
         changes["data.labels"] = list(plan.columns.labels or plan.columns.label)
     return changes
-
-
-def _kept_fingerprint(path: Path) -> str:
-    file = path.with_suffix(".fingerprint")
-    return file.read_text("utf-8") if file.is_file() else ""
 
 
 # -- what a person sees -------------------------------------------------------------------------------------------

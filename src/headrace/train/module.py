@@ -65,6 +65,7 @@ class ClassifierModule(lightning.LightningModule):
             value = settings.get(name)
             weights = None if value is None else torch.as_tensor(value, dtype=torch.float32)
             self.register_buffer(name, weights, persistent=False)
+        self.keeps_seen = False  # on for a run of ours: with somebody's own Trainer nobody would ever take them
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self.valid_metrics: dict[str, float] = {}
@@ -141,7 +142,10 @@ class ClassifierModule(lightning.LightningModule):
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(step.batches):
             with self._gradient_stays_here(index + 1 < len(step.batches)):
-                losses = self._losses(batch)
+                logits = self(batch)
+                losses = self.losses(logits, batch)
+                if self.keeps_seen and not step.is_filler and batch.targets is not None:
+                    self._seen.append((logits.detach().float().cpu(), batch.targets.cpu()))
                 # DDP averages gradients over processes; the mean over all texts of the step is wanted.
                 weight = 0.0 if step.is_filler else self.trainer.world_size / step.n_texts
                 self.manual_backward(losses.sum() * weight)
@@ -152,9 +156,8 @@ class ClassifierModule(lightning.LightningModule):
         optimizer.step()
         return {"loss": total / max(1, step.n_local), "norm": norm}
 
-    def _losses(self, batch: Batch) -> Tensor:
-        logits = self(batch)
-        self._seen.append((logits.detach().float().cpu(), batch.targets.cpu()))  # type: ignore[union-attr]
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the training loss of each text, [texts] float32: smoothed and weighted as the recipe says."""
         losses: Tensor = self.task.loss(
             logits,
             batch.targets,
@@ -178,11 +181,14 @@ class ClassifierModule(lightning.LightningModule):
         rates = [group["lr"] for group in optimizer.param_groups]
         what = "loss" if not bool(torch.isfinite(total)) else "gradient"
         rows = ", ".join(map(str, step.rows[:8].tolist())) + (" …" if len(step.rows) > 8 else "")
-        raise TrainingStopped(
+        stopped = TrainingStopped(
             f"the {what} is not a finite number at step {number + 1}",
-            where=f"step {number + 1}, learning rate {max(rates):.3g}, training rows {rows}",
-            next="lower fit.learning_rate, or look at these rows; the last checkpoint before this step is kept",
+            where=f"step {number + 1}, learning rate {max(rates):.3g}, positions {rows} of the training rows",
+            next="look at these rows, or lower fit.learning_rate and give --force or another --out; "
+            "the last checkpoint before this step is kept",
         )
+        stopped.rows = tuple(step.rows[:8].tolist())
+        raise stopped
 
     # -- validation ---------------------------------------------------------------------------------------------
 
@@ -247,12 +253,21 @@ class ClassifierModule(lightning.LightningModule):
 
     def measure_seen(self) -> dict[str, float]:
         """Return the metrics of the training rows seen in this epoch (dropout on), over all processes; forget them."""
+        logits, targets = self.seen_by_all()
+        self._seen = []
+        return self.measure(logits, targets) if len(targets) else {}
+
+    def seen_by_all(self) -> tuple[Tensor, Tensor]:
+        """Return the logits and targets of the training rows that all processes have seen in this epoch."""
         logits, targets = self.take_seen()
+        self.put_seen(logits, targets)
         if self.trainer.world_size > 1:
             everyone: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(everyone, (logits, targets))
-            logits, targets = (torch.cat(column) for column in zip(*everyone, strict=True))
-        return self.measure(logits, targets) if len(targets) else {}
+            some = [part for part in everyone if len(part[1])]
+            if some:
+                logits, targets = (torch.cat(column) for column in zip(*some, strict=True))
+        return logits, targets
 
     def put_seen(self, logits: Tensor, targets: Tensor) -> None:
         """Give back what `take_seen` took, after a restart in mid-epoch."""

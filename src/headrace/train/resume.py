@@ -1,9 +1,9 @@
-"""Exact resume: checkpoints of step boundaries that are whole or not there, and a callback that keeps them."""
+"""Exact resume: a callback that counts the steps, keeps checkpoints of step boundaries and the best weights."""
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,105 +12,15 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.plugins import TorchCheckpointIO
-from safetensors.torch import load_file, save_file
 
-from headrace.errors import Interrupted, RunError
-from headrace.files import atomic_file, atomic_path, sha256_of_file, write_json
+from headrace.errors import Interrupted, TrainingStopped
+from headrace.train.checkpoints import AtomicCheckpoints, Best, checkpoint_file, clean, write_best
 from headrace.train.module import ClassifierModule
 from headrace.train.signals import Signals
 
 logger = logging.getLogger(__name__)
 
-KEPT_CHECKPOINTS = 2  # the newest, and the one before it in case the disk damages the newest
 STATE = "headrace"
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its final name and renames it; a sha256 beside it says that it is whole."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write atomically, read back, and only then write the hash that makes the file count."""
-        path = Path(path)
-        with atomic_file(path) as file:
-            torch.save(checkpoint, file)
-        write_json(hash_file(path), {"sha256": sha256_of_file(path), "bytes": path.stat().st_size})
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read tensors and plain values only; nothing in the file is executed."""
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return checkpoint
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint and its hash."""
-        hash_file(Path(path)).unlink(missing_ok=True)
-        Path(path).unlink(missing_ok=True)
-
-
-def hash_file(path: Path) -> Path:
-    """Return where a checkpoint's hash stands."""
-    return path.with_suffix(".sha256.json")
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run, newest first; one without its hash was never finished and does not count."""
-    found = [path for path in folder.glob("step-*.ckpt") if hash_file(path).is_file()]
-    return sorted(found, reverse=True)
-
-
-def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Read the newest checkpoint that is whole; tells what is lost when a newer one is damaged.
-
-    Raises:
-        RunError: There are checkpoints, and none can be read.
-    """
-    damaged: list[tuple[Path, str]] = []
-    for path in checkpoints_in(folder):
-        problem = _damage(path)
-        if problem is None:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            for bad, reason in damaged:
-                lost = step_of(bad) - step_of(path)
-                say(
-                    f"the checkpoint {bad.name} is damaged ({reason}); going on from {path.name}: {lost} steps are lost"
-                )
-            return checkpoint
-        damaged.append((path, problem))
-    if damaged:
-        listed = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
-        raise RunError(
-            f"no checkpoint of this run can be read ({listed})", where=str(folder), next="start it anew with --force"
-        )
-    return None
-
-
-def _damage(path: Path) -> str | None:
-    try:
-        known = json.loads(hash_file(path).read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        return f"its hash cannot be read: {error}"
-    size = path.stat().st_size
-    if size != known.get("bytes"):
-        return f"{size:,} bytes instead of {known.get('bytes', 0):,}"
-    if sha256_of_file(path) != known.get("sha256"):
-        return "its sha256 differs"
-    return None
-
-
-def step_of(path: Path) -> int:
-    """Return the global step in a checkpoint's name."""
-    return int(path.stem.split("-")[1])
-
-
-@dataclass
-class Best:
-    """The best validation so far, and the file of its weights."""
-
-    value: float
-    step: int
-    epoch: int
-    file: str
-    sha256: str
 
 
 @dataclass
@@ -161,6 +71,7 @@ class Keeper(lightning.Callback):
     Args:
         folder: The run's `checkpoints`.
         goal: What is watched on validation.
+        checkpoints: Writes the files; the Trainer has the same object.
         every_s: Seconds between checkpoints inside an epoch.
         signals: Tells whether somebody asked the process to stop.
         told: Called after each save and epoch with the progress, for `status.json`.
@@ -171,12 +82,14 @@ class Keeper(lightning.Callback):
         folder: Path,
         goal: Goal,
         *,
+        checkpoints: AtomicCheckpoints,
         every_s: float,
         signals: Signals,
         told: Callable[[str, Progress], None],
     ) -> None:
         self.folder = folder
         self.goal = goal
+        self.checkpoints = checkpoints
         self.every_s = every_s
         self.signals = signals
         self.told = told
@@ -193,7 +106,8 @@ class Keeper(lightning.Callback):
         module.load_state_dict(checkpoint["state_dict"])
         state = checkpoint[STATE]
         self.progress = Progress.of(state["progress"])
-        module.put_seen(state["seen_logits"], state["seen_targets"])
+        if trainer.is_global_zero:  # the file holds what all processes have seen
+            module.put_seen(state["seen_logits"], state["seen_targets"])
         self.restored = checkpoint
         self._saved_step = self.progress.total
         put_counters(trainer, epoch=self.progress.epoch, step=self.progress.total)
@@ -220,8 +134,8 @@ class Keeper(lightning.Callback):
         progress.step += 1
         progress.total += 1
         progress.n_texts += batch.n_texts
-        progress.loss_sum += float(outputs["loss"]) * max(1, batch.n_local)
-        progress.loss_texts += batch.n_local
+        progress.loss_sum += self._over_all(trainer, float(outputs["loss"]) * batch.n_local)
+        progress.loss_texts += batch.n_texts
         self._count_time()
         signal, is_due = self._agreed(trainer, self.signals.received, time.monotonic() - self._saved_at >= self.every_s)
         at_max = 0 < trainer.max_steps <= progress.total
@@ -230,7 +144,7 @@ class Keeper(lightning.Callback):
         elif is_due:
             self.save(trainer, pl_module)
         if signal:
-            self._stop(signal)
+            self.stop(signal)
         self._mark = time.perf_counter()
 
     def _count_time(self) -> None:
@@ -242,17 +156,30 @@ class Keeper(lightning.Callback):
         """Processes stop and save at the same step, whichever of them was asked; the first one's clock counts."""
         if trainer.world_size == 1:
             return signal, is_due
-        votes = torch.tensor([signal, int(is_due and trainer.is_global_zero)])
+        device = trainer.strategy.root_device
+        votes = torch.tensor([signal, int(is_due and trainer.is_global_zero)], device=device)
         torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
         return int(votes[0]), bool(votes[1])
+
+    def _over_all(self, trainer: lightning.Trainer, value: float) -> float:
+        if trainer.world_size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(total)
+        return float(total)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """A signal in the middle of validation: the weights stand at a step boundary, so that is what is saved."""
         if self.signals.received and trainer.world_size == 1 and not trainer.sanity_checking:
             self.save(trainer, pl_module, required=True)
-            self._stop(self.signals.received)
+            self.stop(self.signals.received)
 
-    def _stop(self, signal: int) -> None:
+    def stop(self, signal: int) -> None:
+        """Say that a signal ended the training; the state was saved before.
+
+        Raises:
+            Interrupted: Always.
+        """
         progress = self.progress
         raise Interrupted(
             f"interrupted at step {progress.total} by signal {signal}; the state is saved",
@@ -267,6 +194,12 @@ class Keeper(lightning.Callback):
         """Keep the best weights; count epochs without improvement."""
         if trainer.sanity_checking or not isinstance(pl_module, ClassifierModule):
             return
+        if not math.isfinite(pl_module.valid_metrics.get("loss", 0.0)):
+            raise TrainingStopped(
+                f"the validation loss is not a finite number after step {self.progress.total}",
+                where=f"step {self.progress.total}, learning rate {pl_module.rate_at(self.progress.total - 1):.3g}",
+                next="lower fit.learning_rate, and give --force or another --out",
+            )
         value = pl_module.valid_metrics.get(self.goal.monitor)
         if value is not None and self._is_better(value):
             self._keep_best(trainer, pl_module, value)
@@ -313,8 +246,12 @@ class Keeper(lightning.Callback):
         """Close the epoch and save: the next start begins with the next epoch."""
         if self.progress.step == 0:
             return
-        if isinstance(pl_module, ClassifierModule) and self._is_whole(trainer, pl_module):
+        if not isinstance(pl_module, ClassifierModule):
+            return
+        if self._is_whole(trainer, pl_module):
             self.finish_epoch(trainer, pl_module)
+        else:  # max_steps or max_time ended it in mid-epoch
+            self.save(trainer, pl_module, required=True)
 
     def _is_whole(self, trainer: lightning.Trainer, module: ClassifierModule) -> bool:
         return self.progress.step >= module.steps_per_epoch
@@ -339,49 +276,30 @@ class Keeper(lightning.Callback):
 
     def save(self, trainer: lightning.Trainer, module: Any, *, required: bool = False) -> None:
         """Save this step boundary; a failed save that is not required warns and leaves the one before it."""
-        if self._saved_step == self.progress.total and self.progress.step:
+        progress = self.progress
+        if self._saved_step == progress.total and progress.step:
             return
-        path = self.folder / f"step-{self.progress.total:08d}.ckpt"
-        try:
-            trainer.save_checkpoint(path)
-        except RunError as error:
-            if required:
-                raise
-            logger.warning("%s\nTraining goes on; the checkpoint before it is intact.", error)
-            self._saved_at = time.monotonic()
-            return
+        trainer.save_checkpoint(checkpoint_file(self.folder, total=progress.total, epoch=progress.epoch))
+        error = self.checkpoints.error
+        if trainer.world_size > 1:
+            shared = [error]
+            torch.distributed.broadcast_object_list(shared, src=0)
+            error = shared[0]
         self._saved_at = time.monotonic()
-        self._saved_step = self.progress.total
+        if error is not None:
+            if required:
+                raise error
+            logger.warning("%s\nTraining goes on; the checkpoint before it is intact.", error)
+            return
+        self._saved_step = progress.total
         if trainer.is_global_zero:
-            self._clean()
-            self.told("save", self.progress)
+            clean(self.folder, progress.best)
+            self.told("save", progress)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add our progress to Lightning's checkpoint."""
-        logits, targets = pl_module.take_seen()
-        pl_module.put_seen(logits, targets)
+        logits, targets = pl_module.seen_by_all()
         checkpoint[STATE] = {"progress": asdict(self.progress), "seen_logits": logits, "seen_targets": targets}
-
-    def _clean(self) -> None:
-        kept = checkpoints_in(self.folder)[:KEPT_CHECKPOINTS]
-        for path in self.folder.glob("step-*.ckpt"):
-            if path not in kept:
-                AtomicCheckpoints().remove_checkpoint(path)
-        oldest = step_of(kept[-1]) if kept else 0
-        best = self.progress.best
-        for path in self.folder.glob("best-*.safetensors"):
-            # A best file may be named by the checkpoint before the newest: keep what that one can still need.
-            if best is not None and path.name != best.file and step_of(path) < min(oldest, best.step):
-                path.unlink(missing_ok=True)
-
-
-def write_best(folder: Path, model: torch.nn.Module, *, value: float, step: int, epoch: int) -> Best:
-    """Write the weights as the best of a run, atomically, and return their record."""
-    path = folder / f"best-{step:08d}.safetensors"
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, str(temporary))
-    return Best(value, step, epoch, path.name, sha256_of_file(path))
 
 
 def put_counters(trainer: lightning.Trainer, *, epoch: int, step: int) -> None:
@@ -397,17 +315,3 @@ def put_counters(trainer: lightning.Trainer, *, epoch: int, step: int) -> None:
     steps = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     steps.ready = steps.completed = step
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
-
-
-def best_weights(folder: Path, best: Best) -> dict[str, torch.Tensor]:
-    """Read the best weights of a run.
-
-    Raises:
-        RunError: The file is missing or damaged.
-    """
-    path = folder / best.file
-    if not path.is_file() or sha256_of_file(path) != best.sha256:
-        raise RunError(
-            "the best weights of this run are missing or damaged", where=str(path), next="--force starts anew"
-        )
-    return load_file(str(path))

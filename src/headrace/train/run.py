@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from headrace.errors import RunError
-from headrace.files import is_running, remove_leftovers, write_json
+from headrace.files import remove_leftovers, write_json
 from headrace.recipe import Recipe
 
 # These may change between two calls of one run: they do not move a weight.
@@ -45,6 +46,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.lock_descriptor: int | None = None
 
     @property
     def recipe(self) -> Path:
@@ -75,26 +77,35 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process; a lock whose process is dead is taken over.
+        """Hold the folder for this process. The system frees the lock when its processes end, however they end.
 
         Raises:
             RunError: Another process works in the folder.
         """
-        lock = self.path / ".lock"
+        path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _acquire(lock)
+            file = open(path, "a+b")  # noqa: SIM115  (open as long as the lock is held)
         except OSError as error:
             raise RunError(
                 f"cannot write into the run's folder: {error.strerror}", where=str(self.path), next="choose --out"
             ) from error
-        try:
+        with file:
+            if not _take(file):
+                owner = _read_json(path)
+                raise RunError(
+                    f"another run works in this folder (process {owner.get('pid')} on {owner.get('host')})",
+                    where=str(self.path),
+                    next="wait for it, or choose another folder with --out",
+                )
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            file.flush()
+            self.lock_descriptor = file.fileno()
             remove_leftovers(self.path)
             if self.checkpoints.is_dir():
                 remove_leftovers(self.checkpoints)
             yield
-        finally:
-            lock.unlink(missing_ok=True)
 
     def identity(self) -> dict[str, Any]:
         """Return what the run's weights depend on, as written when it began; empty for a new run."""
@@ -127,29 +138,20 @@ class RunFolder:
             )
 
 
-def _acquire(lock: Path) -> None:
-    content = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
-    for _ in range(2):
-        try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            owner = _read_json(lock)
-            pid, host = int(owner.get("pid", 0)), owner.get("host")
-            is_mine = pid == os.getpid() and host == socket.gethostname()
-            if not is_mine and (host != socket.gethostname() or is_running(pid)):
-                raise RunError(
-                    f"another run works in this folder (process {pid} on {host})",
-                    where=str(lock.parent),
-                    next=f"wait for it, choose another --out, or remove {lock.name} if that process is not there",
-                ) from None
-            lock.unlink(missing_ok=True)
-            continue
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return
-    raise RunError("another run took this folder just now", where=str(lock.parent), next="choose another --out")
+def _take(file: BinaryIO) -> bool:
+    """Lock an open file for this process and those that inherit it, or tell that somebody else holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,20 +9,22 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from headrace.errors import HeadraceError, Interrupted, RecipeError, RunError, TrainingStopped
+from headrace.errors import DataError, HeadraceError, Interrupted, ModelError, RecipeError, RunError, TrainingStopped
 from headrace.files import write_json
 from headrace.head import CLASSICAL
 from headrace.recipe.schema import RecipeValues
+from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
 from headrace.train.classical import fit_classical_head
 from headrace.train.data import TextDataModule
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Prepared
 from headrace.train.progress import Curves, Echo, ProgressLines
-from headrace.train.resume import AtomicCheckpoints, Goal, Keeper, Progress, newest_checkpoint, put_counters
+from headrace.train.resume import Goal, Keeper, Progress, put_counters
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
 from headrace.train.stages import Stage
@@ -84,6 +86,12 @@ class Session:
             gradient_clip=fit.gradient_clip,
         )
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What may end training before its last epoch, and may be another value next time."""
+        found = {name: self.recipe.trainer.get(name) for name in ("max_steps", "max_time")}
+        return {name: value for name, value in found.items() if value is not None}
+
     @cached_property
     def initial_sha256(self) -> str:
         """sha256 over the initial weights, so that a run never goes on from another model."""
@@ -116,17 +124,19 @@ class Session:
             self.train_in_this_process()
 
     def result(self) -> Progress | None:
-        """Return where a finished training ended, or None; one that `trainer.max_steps` ended goes on with another."""
+        """Return where a finished training ended, or None; one that a limit ended goes on under another limit."""
         path = self.folder.path / "training.json"
         if not path.is_file():
             return None
-        progress = Progress.of(json.loads(path.read_text("utf-8")))
+        written = json.loads(path.read_text("utf-8"))
+        limits = written.pop("ended_by", {})
+        progress = Progress.of(written)
         is_whole = progress.is_over or progress.epoch >= self.recipe.fit.epochs
-        return progress if is_whole or progress.total == self.recipe.trainer.get("max_steps") else None
+        return progress if is_whole or (limits and limits == self.limits) else None
 
     def write_result(self, progress: Progress) -> None:
         """Say that training is over."""
-        write_json(self.folder.path / "training.json", asdict(progress))
+        write_json(self.folder.path / "training.json", {**asdict(progress), "ended_by": self.limits})
 
     # -- in this process ------------------------------------------------------------------------------------------
 
@@ -158,9 +168,11 @@ class Session:
         """Train as this process's part of the run; the only process, or one rank of several."""
         values = self.recipe
         data = self.data()
+        checkpoints = AtomicCheckpoints()
         keeper = Keeper(
             self.folder.checkpoints,
             self._goal(),
+            checkpoints=checkpoints,
             every_s=values.fit.checkpoint_every_s,
             signals=self.signals,
             told=self._told,
@@ -179,7 +191,7 @@ class Session:
             callbacks=[keeper, lines, Curves(keeper, every_steps=int(values.trainer.get("log_every_n_steps", 10)))],
             loggers=build_loggers(values.logger, self.folder.path),
             profiler=values.profiler,
-            plugins=[AtomicCheckpoints()],
+            plugins=[checkpoints],
         )
         checkpoint = newest_checkpoint(self.folder.checkpoints, say=self._say_once)
         if checkpoint is None:
@@ -190,16 +202,35 @@ class Session:
             self._say_once(f"resumed at step {keeper.progress.total} of {n_steps}")
         self._told("begin", keeper.progress, n_steps=n_steps, resumed_at=keeper.progress.total)
         with self.signals.training():
-            self._run(trainer, data, keeper)
-        max_steps = trainer.max_steps
-        if 0 < max_steps <= keeper.progress.total < n_steps and not keeper.progress.is_over:
-            self._say_once(f"stopped at trainer.max_steps = {max_steps}; a larger one goes on from here")
-        if trainer.is_global_zero:
-            self._finish(trainer, keeper)
+            try:
+                self._run(trainer, data, keeper)
+            except TrainingStopped as error:
+                raise self._with_lines(error) from error
+        progress = keeper.progress
+        is_whole = progress.epoch >= values.fit.epochs or progress.is_over
+        if is_whole or self.limits:
+            if not is_whole:
+                ended_by = ", ".join(f"trainer.{name}" for name in self.limits)
+                self._say_once(f"stopped by {ended_by} at step {progress.total}; a larger one goes on from here")
+            if progress.best is None:  # no validation to choose by
+                keeper.keep_last(trainer, self.module)
+            if trainer.is_global_zero:
+                self.write_result(progress)
+        if self.signals.received:  # it came after the last step that looks for it
+            keeper.stop(self.signals.received)
+
+    def _with_lines(self, error: TrainingStopped) -> TrainingStopped:
+        """Return the error with the rows' places in the file instead of their positions."""
+        if not error.rows:
+            return error
+        places = ", ".join(self.prepared.train.examples.where(row) for row in error.rows)
+        before = (error.where or "").split(", positions")[0]
+        return TrainingStopped(error.what, where=f"{before}, rows {places}", next=error.next)
 
     def _run(self, trainer: Any, data: TextDataModule, keeper: Keeper) -> None:
         module = self.module
         module.model.train()
+        module.keeps_seen = True
         if trainer.strategy.root_device.type == "cpu":
             module.model.backbone.train_on_cpu()
         epochs = self.recipe.fit.epochs
@@ -214,13 +245,6 @@ class Session:
         at_max = 0 < trainer.max_steps <= keeper.progress.total
         if keeper.progress.epoch < epochs and not keeper.progress.is_over and not at_max:
             trainer.fit(module, datamodule=data)
-
-    def _finish(self, trainer: Any, keeper: Keeper) -> None:
-        progress = keeper.progress
-        if progress.best is None:
-            # trainer.max_steps ended it before any validation, or there is no figure: the last weights are the best.
-            keeper.keep_last(trainer, self.module)
-        self.write_result(progress)
 
     def _told(self, event: str, progress: Progress, **extra: Any) -> None:
         if int(os.environ.get("RANK", "0")) != 0:
@@ -243,28 +267,29 @@ class Session:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
         command += ["-m", "headrace.train.worker", str(self.folder.path)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes))}
-        child = subprocess.Popen(command, env=environment)
-        with self.signals.training():  # the children get the signal too and save; the parent waits for them
-            code = self._wait(child)
+        failure = self.folder.path / "worker_error.json"
+        failure.unlink(missing_ok=True)
+        # With the lock's descriptor the folder stays locked while a process of the run lives, even if we are killed.
+        held = () if self.folder.lock_descriptor is None else (self.folder.lock_descriptor,)
+        # A session of its own: a terminal's Ctrl-C must reach the processes once, through us, or they cannot save.
+        child = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=held)
+        try:
+            with self.signals.training():  # the children get the signal too and save; the parent waits for them
+                code = self._wait(child)
+        except BaseException:
+            child.terminate()
+            child.wait(60)
+            raise
         if self.signals.received:
+            saved = self.folder.status().get("saved_step", 0)
             raise Interrupted(
-                f"interrupted by signal {self.signals.received}; the state is saved",
+                f"interrupted by signal {self.signals.received}; the state of step {saved} is saved",
                 where=str(self.folder.path),
                 next="run the same command again: it goes on from there",
                 exit_code=128 + self.signals.received,
             )
-        failure = self.folder.path / "worker_error.json"
-        if code and failure.is_file():
-            told = json.loads(failure.read_text("utf-8"))
-            failure.unlink()
-            kind = TrainingStopped if told.pop("error") == "TrainingStopped" else RunError
-            raise kind(told["what"], where=told["where"], next=told["next"])
         if code:
-            raise HeadraceError(
-                f"a training process ended with code {code}",
-                where=str(self.folder.path),
-                next="its message stands above; run the same command again to go on",
-            )
+            raise _worker_failure(failure, code)
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
         forwarded = False
@@ -275,3 +300,16 @@ class Session:
                 if self.signals.received and not forwarded:
                     child.send_signal(self.signals.received)
                     forwarded = True
+
+
+def _worker_failure(file: Path, code: int) -> Exception:
+    """Return what a process of the run died of, from the file that it left."""
+    if not file.is_file():
+        return RuntimeError(f"a training process ended with code {code}; its message stands above")
+    told = json.loads(file.read_text("utf-8"))
+    file.unlink()
+    places = {"where": told["where"], "next": told["next"]}
+    if told["error"] == "Interrupted":
+        return Interrupted(told["what"], **places, exit_code=told["exit_code"])
+    kinds = {kind.__name__: kind for kind in (TrainingStopped, RecipeError, DataError, ModelError, RunError)}
+    return kinds.get(told["error"], HeadraceError)(told["what"], **places)

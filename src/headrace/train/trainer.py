@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from headrace.errors import RecipeError, suggestion
 
@@ -31,9 +32,12 @@ OWNED = {
     "use_distributed_sampler": "nothing: the order of rows is the data module's",
     "reload_dataloaders_every_n_epochs": "nothing: the order of rows is the data module's",
     "val_check_interval": "nothing: validation follows each epoch",
+    "check_val_every_n_epoch": "nothing: validation follows each epoch",
     "overfit_batches": "data.limit",
+    "fast_dev_run": "trainer.max_steps",
+    "barebones": "logger: none",
 }
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 LOGGERS = {
     "tensorboard": "TensorBoardLogger",
     "csv": "CSVLogger",
@@ -67,15 +71,20 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
 def n_devices(arguments: Mapping[str, Any]) -> int:
     """Return how many processes a recipe's `trainer.devices` asks for."""
     devices = arguments.get("devices", 1)
+    n_accelerators = 0 if arguments.get("accelerator") == "cpu" else torch.accelerator.device_count()
     if isinstance(devices, list):
         return max(1, len(devices))
-    if isinstance(devices, int):
-        return torch.accelerator.device_count() or 1 if devices == -1 else max(1, devices)
-    return (torch.accelerator.device_count() or 1) if devices == "auto" else 1
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if devices in ("auto", -1, "-1"):
+        return max(1, n_accelerators)
+    if isinstance(devices, int | str) and str(devices).isdigit() and int(devices) > 0:
+        return int(devices)
+    raise RecipeError(f"trainer.devices: {devices!r} is no number of devices", where="trainer.devices", next="write 2")
 
 
 def resolved_precision(setting: str, *, accelerator: str = "auto") -> tuple[str, str]:
-    """Return (`fp32` | `bf16` | `fp16`, why): `auto` takes bf16 where the machine computes in it."""
+    """Return (`fp32` | `bf16`, why): `auto` takes bf16 where the machine computes in it."""
     if setting != "auto":
         return setting, "as the recipe says"
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -160,7 +169,9 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Return the Trainer of a run."""
     given = dict(arguments)
-    if given.get("devices", 1) != 1:
+    if not isinstance(given.get("devices"), list):
+        given["devices"] = n_devices(given)
+    if n_devices(given) != 1:
         given.setdefault("strategy", "ddp")
     given.pop("limit_train_batches", None)  # the data module counts the steps
     defaults: dict[str, Any] = {
@@ -174,19 +185,26 @@ def build_trainer(
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     quiet_lightning()
-    return lightning.Trainer(
-        **{**defaults, **given},
-        max_epochs=epochs,
-        precision=PRECISIONS[precision],  # type: ignore[arg-type]  # a literal of Lightning's
-        callbacks=list(callbacks),
-        logger=list(loggers) or False,
-        profiler=build_profiler(profiler, folder),
-        plugins=list(plugins),
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1,
-    )
+    try:
+        trainer = lightning.Trainer(
+            **{**defaults, **given},
+            max_epochs=epochs,
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]  # a literal of Lightning's
+            callbacks=list(callbacks),
+            logger=list(loggers) or False,
+            profiler=build_profiler(profiler, folder),
+            plugins=list(plugins),
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise RecipeError(f"Lightning refuses these settings: {error}", where="trainer", next="change them") from error
+    # Lightning's own handler of SIGTERM ends the process with code 0 and, with several processes, talks to the others
+    # from inside the handler; ours waits for the step's end and saves. There is no option for it.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def quiet_lightning() -> None:

@@ -27,7 +27,7 @@ def work(path: Path) -> int:
             prepared = prepare(data_plan(recipe.values))
             Session(recipe.values, prepared, folder, signals, say_to_stderr).train_in_this_process()
     except HeadraceError as error:
-        write_json(path / "worker_error.json", error.as_dict())
+        write_json(path / "worker_error.json", {**error.as_dict(), "exit_code": error.exit_code})
         say_to_stderr(f"rank {rank}: {error}")
         return error.exit_code
     return 0

@@ -291,27 +291,27 @@ def test_a_full_disk_while_saving_in_an_epoch_warns_and_training_goes_on(
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
-@pytest.mark.parametrize("moment", ["write_best", "told"])
+@pytest.mark.parametrize(("moment", "call"), [("write_best", 1), ("_told", 4)])  # in the first epoch, after the last
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_between_steps_and_saves_ends_with_its_code_and_loses_nothing(
-    moment: str, number: signal.Signals, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
+    moment: str, call: int, number: int, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
 ) -> None:
     from headrace.train import resume
     from headrace.train.session import Session
 
     settings = recipe(train_file, backbone)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
-        target, name = (resume, "write_best") if moment == "write_best" else (Session, "_told")
-        kept = getattr(target, name)
+        target: Any = resume if moment == "write_best" else Session
+        kept = getattr(target, moment)
         seen: list[int] = []
 
         def interrupting(*args: Any, **kwargs: Any) -> Any:
             seen.append(1)
-            if len(seen) == 2:  # of the last epoch, or the save of the first
+            if len(seen) == call:
                 os.kill(os.getpid(), number)
             return kept(*args, **kwargs)
 
-        patch.setattr(target, name, interrupting)
+        patch.setattr(target, moment, interrupting)
         run(settings, tmp_path / "run")
     assert caught.value.exit_code == 128 + number
     assert RunFolder(tmp_path / "run").status()["state"] == "interrupted"

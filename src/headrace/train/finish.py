@@ -72,7 +72,7 @@ def finish(session: Session, *, recipe: Recipe) -> Run:
         data=data,
         recipe=recipe.as_dict(),
         versions=versions(),
-        findings=session.prepared.findings,
+        findings=[asdict(finding) for finding in session.prepared.findings],
     )
     return Run(folder, session.folder.bundle, evaluation, session.prepared.findings, timing)
 

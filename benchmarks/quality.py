@@ -210,6 +210,7 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         metric_for_best_model="figure",
         greater_is_better=True,
         report_to=[],
+        use_cpu=not torch.cuda.is_available(),
         seed=values.seed,
         disable_tqdm=True,
     )

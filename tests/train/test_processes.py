@@ -51,8 +51,11 @@ def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(tmp_pat
     assert "training in 2 processes" in said
     assert training(one)["total"] == training(two)["total"] == 15
     mine, theirs = (load_file(str(folder / "bundle" / "model.safetensors")) for folder in (one, two))
-    largest = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
-    assert largest <= 1e-6
+    apart = {name: float((mine[name] - theirs[name]).abs().max()) for name in mine}
+    # A key's bias moves all scores of a query alike, so its gradient is zero but for rounding: Adam makes steps of it.
+    biases = {name for name in apart if name.endswith("key.bias")}
+    assert max(value for name, value in apart.items() if name not in biases) <= 1e-6, apart
+    assert max(apart[name] for name in biases) <= 15 * 2e-5
     reports = [json.loads((folder / "report.json").read_text()) for folder in (one, two)]
     assert [report["n_rows"] for report in reports] == [41, 41]
     assert reports[0]["metrics"]["accuracy"] == reports[1]["metrics"]["accuracy"]

@@ -128,6 +128,15 @@ def kill_at(fit: Fit, kind: str, draw: random.Random, typical_s: float) -> bool:
     return True
 
 
+def killed(settings: dict, out: Path, kind: str, draw: random.Random, typical_s: float) -> Fit:
+    """Start fits until one is killed at a moment of this kind; one that ended first is thrown away."""
+    for attempt in range(5):
+        fit = Fit(settings, out.with_name(f"{out.name}-{attempt}"))
+        if kill_at(fit, kind, draw, typical_s):
+            return fit
+    raise SystemExit(f"{out.name}: five fits ended before they were killed")
+
+
 def weights_hash(out: Path) -> str:
     return hashlib.sha256((out / "bundle" / "model.safetensors").read_bytes()).hexdigest()[:16]
 
@@ -157,10 +166,8 @@ def main() -> None:
         kinds += ["any"] * (arguments.kills - len(kinds))
         wrong = 0
         for number, kind in enumerate(kinds[: arguments.kills], start=1):
-            out = folder / f"trial-{number}"
-            first = Fit(settings, out)
-            if not kill_at(first, kind, draw, 0.5 * spent):
-                raise SystemExit(f"trial {number}: the fit ended before it was killed")
+            first = killed(settings, folder / f"trial-{number}", kind, draw, 0.5 * spent)
+            out = first.out
             second = Fit(settings, out)
             second.wait()
             found = weights_hash(out)

@@ -31,7 +31,6 @@ from headrace.cli_output import (
 )
 from headrace.errors import HeadraceError, RecipeError, suggestion
 
-REPORT_AT = "https://github.com/headrace/headrace/issues"
 OUR_FAULT = 3
 MENDABLE = 2
 
@@ -99,11 +98,11 @@ def _unexpected(error: Exception, *, as_json: bool, stdout: Any) -> int:
             error.show()  # type: ignore[attr-defined]
         return MENDABLE
     traceback.print_exc(file=sys.stderr)
-    sys.stderr.write(f"\nThis is a fault of Headrace, not yours. Please report it with the lines above: {REPORT_AT}\n")
+    sys.stderr.write("\nThis is a fault of Headrace, not yours. Please report it, with the lines above.\n")
     if as_json:
         what = f"{type(error).__name__}: {error}"
         write_json_line(
-            {"error": "InternalError", "what": what, "where": None, "next": f"report it: {REPORT_AT}"}, stdout
+            {"error": "InternalError", "what": what, "where": None, "next": "report it, with the lines above"}, stdout
         )
     return OUR_FAULT
 

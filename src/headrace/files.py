@@ -38,21 +38,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: The disk is full or the folder cannot be written; what stood there before is intact.
     """
-    path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with suppress(NotADirectoryError):  # a file stands where the folder should be: the error above says so
-            temporary.unlink(missing_ok=True)
+    with atomic_path(Path(path)) as temporary, open(temporary, "xb") as file:
+        yield file
+        file.flush()
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 
 from headrace.data.audit import Finding
 from headrace.data.balance import class_weights, pos_weight
-from headrace.data.read import Columns, read
+from headrace.data.read import Columns
 from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingStopped
 from headrace.evaluation import Evaluation
-from headrace.files import cache_folder, write_json, write_text
+from headrace.files import write_json, write_text
 from headrace.metrics import METRICS
 from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
@@ -27,6 +27,7 @@ from headrace.recipe import Recipe, load_recipe
 from headrace.recipe.places import flat
 from headrace.recipe.schema import RecipeValues
 from headrace.tables import write_rows
+from headrace.train.given import with_sources
 from headrace.train.prepare import DataPlan, Prepared, prepare
 from headrace.train.progress import Echo, duration
 from headrace.train.run import FREE_KEYS, RunFolder, default_folder
@@ -91,7 +92,12 @@ def fit(
     signals = Signals()
     with signals.watched(), folder.lock():
         try:
-            resolved = _with_sources(resolved, {"train": train, "valid": valid, "test": test}, folder)
+            resolved = with_sources(
+                resolved,
+                {"train": train, "valid": valid, "test": test},
+                folder.path,
+                data_plan(resolved.values).columns,
+            )
             return _fit(resolved, folder, signals, say, force=force, strict=strict)
         except BaseException as error:
             _tell_status(folder, error)
@@ -325,62 +331,6 @@ def _identity(values: RecipeValues, prepared: Prepared, model_sha256: str) -> di
     identity |= {f"content of {name}": value for name, value in prepared.fingerprints().items()}
     identity["initial weights"] = model_sha256
     return identity
-
-
-# -- sources in memory --------------------------------------------------------------------------------------------
-
-
-def _with_sources(recipe: Recipe, given: Mapping[str, Any], folder: RunFolder) -> Recipe:
-    """Put sources given in Python into the recipe; those in memory are first written into the run's folder."""
-    named = {name: value for name, value in given.items() if value is not None}
-    paths = {name: value for name, value in named.items() if isinstance(value, str | Path)}
-    objects = {name: value for name, value in named.items() if name not in paths}
-    changes: dict[str, Any] = {}
-    for name, value in paths.items():
-        text = str(value)
-        is_place = not text.startswith("hub:") and not text.endswith("%") and recipe.values.data.url is None
-        changes[f"data.{name}"] = str(Path(text).expanduser().resolve()) if is_place else text
-    if objects:
-        changes |= _keep_in_folder(recipe, objects, paths, folder)
-    return recipe.with_values(changes, origin="given in Python") if changes else recipe
-
-
-def _keep_in_folder(
-    recipe: Recipe, objects: Mapping[str, Any], paths: Mapping[str, Any], folder: RunFolder
-) -> dict[str, Any]:
-    data = recipe.values.data
-    files = [
-        name
-        for name in ("train", "valid", "test")
-        if name not in objects
-        and (name in paths or (getattr(data, name) and not (name == "valid" and data.valid_share)))
-    ]
-    if files:
-        raise RecipeError(
-            f"{', '.join(objects)} is in memory and {', '.join(files)} is a file",
-            where="fit(train=, valid=, test=)",
-            next="give all of them in memory, or all as files",
-        )
-    plan = data_plan(recipe.values)
-    changes: dict[str, Any] = {}
-    for name, value in objects.items():
-        examples = read(value, plan.columns, cache=cache_folder(), split=name)
-        # By content: another call's objects must not overwrite what an interrupted run still needs.
-        path = folder.path / "data" / f"{name}-{examples.fingerprint[:16]}.parquet"
-        columns: dict[str, type] = {"text": str, **({"pair": str} if examples.is_pair else {})}
-        columns["label"] = list if examples.is_multi_label else str
-        names = list(columns)
-        rows = (
-            row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True)
-        )
-        if not path.is_file():
-            write_rows(path, columns, rows)
-        changes[f"data.{name}"] = str(path.resolve())
-        changes["data.text"] = ["text", "pair"] if examples.is_pair else "text"
-    changes |= {"data.label": "label", "data.label_separator": None}
-    if len(plan.columns.label) > 1:
-        changes["data.labels"] = list(plan.columns.labels or plan.columns.label)
-    return changes
 
 
 # -- what a person sees -------------------------------------------------------------------------------------------

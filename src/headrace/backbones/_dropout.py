@@ -1,7 +1,7 @@
 """Dropout that a CPU can afford: masks from a fast counter-free generator instead of one Bernoulli draw an element.
 
 torch draws a dropout mask on the CPU element by element on one core (about 9 ns each); with attention dropout on, its
-fused attention falls back to the unfused path besides. Together that is a good half of a BERT's training step. Here
+fused attention falls back to the unfused path besides. Together that is a large part of a BERT's training step. Here
 the bits come from NumPy's SFC64 (two bytes an element), seeded from torch's own generator: the same rate, the same
 independence, still a pure function of `torch.manual_seed`.
 """

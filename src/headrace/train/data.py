@@ -20,7 +20,7 @@ from headrace.text.plan import Plan
 from headrace.train.prepare import DataPlan, Part, Prepared, prepare
 
 # One more pass on a CPU costs as much as about 150 tokens: MiniLM's dense gradient of the word embeddings (47 MB) is
-# made and added once a pass, about 60 ms beside 2,200 tokens a second. A GPU wants the step in one piece.
+# made and added once a pass. The figure is an estimate from one profile, not a benchmark. A GPU wants the step in one piece.
 CPU_PASS_TOKENS = 150
 GPU_PASS_TOKENS = 1 << 20
 VALID_BATCH_TOKENS = 8192

@@ -28,7 +28,7 @@ def facts() -> dict[str, Any]:
         "commit": commit,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "cpu": _processor(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

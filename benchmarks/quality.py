@@ -1,6 +1,7 @@
 """Quality on real data: Headrace, transformers' Trainer and TF-IDF + logistic regression on the same rows.
 
     HEADRACE_DATA=DATA python benchmarks/quality.py imdb --rows 7000 --test-rows 5000 --set data.valid=28.5714% --seeds 13 14
+    HEADRACE_DATA=DATA python benchmarks/quality.py imdb --rows 3000 --search --seeds 12 --set fit.learning_rate=2e-4
     HEADRACE_DATA=DATA python benchmarks/quality.py toxic --tool headrace --set data.downsample="{rows: no_label, to: labelled}"
 
 Each tool gets the same training, validation and test rows for a seed. The best epoch is chosen on validation; the test
@@ -69,7 +70,7 @@ DATA = {"imdb": imdb, "toxic": toxic, "mnli": mnli}
 
 
 def overrides_of(arguments: argparse.Namespace, data: dict[str, Any], seed: int) -> list[str]:
-    found = [f"data.{name}={path}" for name, path in data.items()] + [f"seed={seed}"]
+    found = [f"data.{name}={path or 'null'}" for name, path in data.items()] + [f"seed={seed}"]
     if arguments.rows:
         found.append(f"data.limit={arguments.rows}")
     return [*found, *arguments.set]
@@ -232,27 +233,29 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
     done = trainer.train()
     model.float()
     trainer.args.bf16 = False
-    tested = Rows(prepared.test, by_length=True)
-    output = trainer.predict(tested)
-    scores = np.empty_like(output.predictions, dtype=np.float32)
-    scores[tested.order] = _scores(output.predictions, values.task)
-    evaluation = evaluate(prepared.test.targets, scores, labels=labels, task=values.task, split="test")
     valid = [
         {"figure": entry["eval_figure"], "log_loss": entry["eval_log_loss"]}
         for entry in trainer.state.log_history
         if "eval_figure" in entry
     ]
-    return {
-        "metrics": evaluation.as_dict()["metrics"],
-        "roc_auc": {label: found["roc_auc"] for label, found in evaluation.as_dict()["labels"].items()},
-        "timing": {
-            "fit_s": done.metrics["train_runtime"],
-            "note": "fit_s of the Trainer includes validation and saving",
-        },
+    found = {
         "valid": valid,
         "precision": "bf16" if has_bf16 else "fp32",
+        "timing": {"fit_s": done.metrics["train_runtime"], "note": "validation and saving included"},
         "n_train": len(prepared.train),
+    }
+    if prepared.test is None:
+        return {"metrics": {}, **found}
+    tested = Rows(prepared.test, by_length=True)
+    output = trainer.predict(tested)
+    scores = np.empty_like(output.predictions, dtype=np.float32)
+    scores[tested.order] = _scores(output.predictions, values.task)
+    evaluation = evaluate(prepared.test.targets, scores, labels=labels, task=values.task, split="test")
+    return {
+        "metrics": evaluation.as_dict()["metrics"],
+        "roc_auc": {label: figures["roc_auc"] for label, figures in evaluation.as_dict()["labels"].items()},
         "n_test": len(prepared.test),
+        **found,
     }
 
 
@@ -272,12 +275,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="rows of train, validation included")
     parser.add_argument("--test-rows", type=int, help="IMDb only: a balanced sample of the test rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[13])
+    parser.add_argument("--search", action="store_true", help="leave the test rows out: to choose hyper-parameters by")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--name", default="", help="what the result line calls this setting")
     parser.add_argument("--out", type=Path, help="where runs are kept; a temporary folder by default")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         recipe, data = DATA[arguments.data](Path(scratch), arguments.test_rows)
+        if arguments.search:
+            data["test"] = None
         for seed in arguments.seeds:
             overrides = overrides_of(arguments, data, seed)
             started = time.perf_counter()
@@ -293,12 +299,14 @@ def main() -> None:
                 "seed": seed,
                 "set": arguments.set,
                 "rows": arguments.rows,
+                "search": arguments.search,
                 **found,
                 "wall_s": round(time.perf_counter() - started, 1),
                 **facts(),
             }
             append("quality", record)
             figures = {name: value["value"] for name, value in found["metrics"].items()}
+            figures["valid"] = found.get("valid")
             print(json.dumps({"tool": arguments.tool, "seed": seed, **figures, "wall_s": record["wall_s"]}), flush=True)
 
 

@@ -17,13 +17,10 @@ PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "scikit-learn", 
 
 def facts() -> dict[str, Any]:
     """Return commit, machine and versions."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    commit = _git("describe", "--always", "--abbrev=10")
+    # Earlier result lines that wait for their commit change nothing of what is measured.
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude,top)benchmarks/{RESULTS.name}"):
+        commit += "-dirty"
     return {
         "commit": commit,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -32,6 +29,13 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def append(name: str, record: dict[str, Any]) -> None:

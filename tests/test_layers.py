@@ -12,39 +12,15 @@ PACKAGE = Path(headrace.__file__).parent
 #: From the ground up. Modules of one folder are one layer; what has no place here fails the test.
 ORDER = [
     *("errors", "files", "plugins", "tables", "data", "text", "backbones", "tasks", "head", "model"),
-    *(
-        "metrics",
-        "intervals",
-        "decide",
-        "predict",
-        "baseline",
-        "evaluation",
-        "evaluate",
-        "compare",
-        "doctor",
-        "explain",
-    ),
-    *(
-        "report",
-        "bundle",
-        "similar",
-        "recipe",
-        "guess",
-        "new",
-        "sources",
-        "apply",
-        "train",
-        "check",
-        "demo",
-        "export",
-        "serve",
-    ),
-    *("cli_output", "cli", "__main__"),
+    *("metrics", "intervals", "evaluation", "evaluate", "decide", "slices", "compare", "predict"),
+    *("baseline", "mislabelled", "doctor", "explain"),
+    *("report", "bundle", "similar", "recipe", "guess", "new", "sources", "apply", "train", "check", "demo"),
+    *("export", "serve", "cli_output", "cli", "__main__"),
 ]
 LIGHTNING_IS_FOR = {"train"}
 WITHOUT_TORCH = {
-    *("errors", "files", "plugins", "tables", "data", "metrics", "intervals", "evaluation", "evaluate", "report"),
-    *("recipe", "guess", "new", "cli_output"),
+    *("errors", "files", "plugins", "tables", "data", "metrics", "intervals", "evaluation", "evaluate", "decide"),
+    *("slices", "compare", "baseline", "mislabelled", "doctor", "report", "recipe", "guess", "new", "cli_output"),
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from headrace.data.audit import Finding, audit
 from headrace.data.balance import downsample
 from headrace.data.examples import BadRow, Examples, LabelSet
+from headrace.data.kept import kept_arrays, kept_findings
 from headrace.data.labels import label_set, targets
 from headrace.data.read import Archived, Columns, read
 from headrace.data.split import limit, split
@@ -138,7 +139,13 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
     own_valid = None if plan.valid is None else _read(plan, plan.valid, "valid", cache)
     test = None if plan.test is None else _read(plan, plan.test, "test", cache)
     if own_valid is None:
-        train_rows, valid_rows = split(whole, share=plan.valid_share, seed=plan.seed)
+        train_rows, valid_rows = kept_arrays(
+            cache,
+            "splits",
+            whole.content_key(),
+            f"{plan.valid_share!r} {plan.seed}",
+            compute=lambda: split(whole, share=plan.valid_share, seed=plan.seed),
+        )
     else:
         train_rows, valid_rows = np.arange(len(whole)), np.arange(len(own_valid))
     train_rows, findings = _balanced(plan, whole, train_rows, labels)
@@ -155,7 +162,7 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
     if test is not None:
         store = _tokens(plan, test, subwords, cache, progress, "test")
         tested = _part("test", test, store, np.arange(len(test)), labels)
-    findings += audit(train.examples, None if own_valid is None else valid.examples, test, labels)
+    findings += _audited(train.examples, None if own_valid is None else valid.examples, test, labels, cache)
     sources = [source for source in (whole, own_valid, test) if source is not None]
     return Prepared(
         train=train,
@@ -167,6 +174,16 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
         bad_rows=tuple(bad for source in sources for bad in source.bad_rows),
         n_bad_rows=sum(source.n_bad_rows for source in sources),
     )
+
+
+def _audited(
+    train: Examples, valid: Examples | None, test: Examples | None, labels: LabelSet, cache: Path
+) -> list[Finding]:
+    depends_on = [*labels.names]
+    for part in (train, valid, test):
+        # a finding names file and row, and the rows that could not be read are no part of the content
+        depends_on += ["none"] if part is None else [part.content_key(), part.source, repr(part.bad_rows)]
+    return kept_findings(cache, *depends_on, compute=lambda: audit(train, valid, test, labels))
 
 
 def _read(plan: DataPlan, source: Any, split_name: str, cache: Path) -> Examples:

@@ -26,6 +26,11 @@ def kind_of_task(name: str) -> str:
     return "multi_label" if find("task", name).MULTI_LABEL else "single_label"
 
 
+def is_built_in(kind: str, name: str) -> bool:
+    """Return whether the module that is called `name` is one of ours."""
+    return find(kind, name).__name__.startswith(f"headrace.{KINDS[kind]}.")
+
+
 def find(kind: str, name: str) -> ModuleType:
     """Import and return the module that is called `name`.
 

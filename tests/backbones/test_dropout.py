@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from headrace.backbones import transformer
-from headrace.backbones._dropout import DrawnDropout, attention_with_drawn_dropout, keep_mask
+from headrace.backbones._drawn import DrawnDropout, keep_mask
+from headrace.backbones._training import attention
 from headrace.text.batch import Batch
 from tiny import FAMILIES, tiny_folder
 
@@ -60,11 +61,9 @@ def test_attention_averages_to_the_one_without_dropout() -> None:
     query, key, value = (torch.randn(2, 2, 6, 8) for _ in range(3))
     module = nn.Module()
     module.is_causal = False
-    plain, _ = attention_with_drawn_dropout(module.eval(), query, key, value, None, dropout=0.2)
+    plain, _ = attention(module.eval(), query, key, value, None, dropout=0.2)
     module.train()
-    drawn = torch.stack(
-        [attention_with_drawn_dropout(module, query, key, value, None, dropout=0.2)[0] for _ in range(3000)]
-    )
+    drawn = torch.stack([attention(module, query, key, value, None, dropout=0.2)[0] for _ in range(3000)])
     assert float((drawn.mean(0) - plain).abs().max()) < 0.08
     assert float(drawn.std(0).mean()) > 0.1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tiny import tiny_folder
-from tiny_fits import recipe, rows, training, write_csv
+from tiny_fits import recipe, rows, training, weights, write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -61,3 +62,28 @@ def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(tmp_pat
     assert reports[0]["metrics"]["accuracy"] == reports[1]["metrics"]["accuracy"]
     valid = [training(folder)["history"][0]["valid"] for folder in (one, two)]
     assert valid[0]["loss"] == pytest.approx(valid[1]["loss"], abs=1e-6)
+
+
+def test_a_signal_stops_two_processes_at_one_step_and_they_go_on_from_it(tmp_path: Path) -> None:
+    settings = recipe(write_csv(tmp_path / "train.csv", rows(67)), tiny_folder(tmp_path), fit__epochs=12)
+    settings["trainer"] = {"devices": 2, "accelerator": "cpu"}
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    fit_by_command(settings, undisturbed)
+    command = [sys.executable, "-m", "headrace", "fit", str(undisturbed.with_suffix(".yaml")), "--out", str(stopped)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        assert process.stderr is not None
+        said = ""
+        while "epoch 1" not in said:  # it trains, and has eleven epochs to go
+            said += process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        said += process.stderr.read()
+    assert process.returncode == 143, said
+    status = json.loads((stopped / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    assert 0 < status["saved_step"] < training(undisturbed)["total"]
+    assert f"the state of step {status['saved_step']} is saved" in said
+    again = fit_by_command(settings, stopped)
+    assert f"resumed at step {status['saved_step']}" in again
+    assert weights(stopped) == weights(undisturbed)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
-from headrace.backbones import _config, _dropout, _layers, _weights
+from headrace.backbones import _config, _layers, _training, _weights
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
+from headrace.backbones._packed import Packed
 from headrace.backbones._weights import resolve
 from headrace.errors import ModelError, suggestion
 from headrace.text.batch import Batch
@@ -25,6 +26,8 @@ __all__ = ["NativeTransformer", "Transformer", "build", "build_native", "label_n
 logger = getLogger(__name__)
 
 _WEIGHTS = ("pretrained", "none")
+# Packed and padded hidden states (of size about 1) are apart by rounding: 1e-6 in float32.
+_PACKED_TOLERANCE = 1e-4
 _ATTENTIONS = ("eager", "sdpa")
 # The names under which the families keep the dropouts inside the encoder.
 _DROPOUTS = (
@@ -50,6 +53,8 @@ class Transformer(Backbone):
         source: Where the weights come from, for the record: the name and the hub's commit.
     """
 
+    packs = False
+
     def __init__(self, model: Any, *, source: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.model = model
@@ -64,6 +69,7 @@ class Transformer(Backbone):
         # RoBERTa has one segment, DeBERTa-v3 none: the ids of a second would be out of range there
         n_segments = getattr(config, "type_vocab_size", None)
         self._takes_segments = "token_type_ids" in accepted and (n_segments is None or n_segments > 1)
+        self._takes_positions = "position_ids" in accepted
 
     @property
     def encoder(self) -> Any:
@@ -72,8 +78,20 @@ class Transformer(Backbone):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the last hidden states, [texts, tokens, width]; those of padding have no meaning."""
+        if self.packs and self.training:
+            return self._packed_forward(batch)
         hidden: Tensor = self.encoder(**self._arguments(batch))[0]
         return hidden
+
+    def _packed_forward(self, batch: Batch) -> Tensor:
+        packed = Packed.of(batch.attention_mask)
+        arguments: dict[str, Any] = {"input_ids": packed.take(batch.input_ids)}
+        arguments["position_ids"] = (packed.positions + _first_position(self.encoder)).unsqueeze(0)
+        if self._takes_segments and batch.token_type_ids is not None:
+            arguments["token_type_ids"] = packed.take(batch.token_type_ids)
+        with _training.without_masks():
+            hidden: Tensor = self.encoder(**arguments, packed=packed)[0]
+        return packed.put(hidden, batch.attention_mask)
 
     def pooled(self, batch: Batch, hidden: Tensor) -> Tensor | None:
         """Return the output of the family's own pooler, [texts, width], or None where it was not built."""
@@ -113,12 +131,34 @@ class Transformer(Backbone):
             raise ModelError(f"the family {self.family!r} has no attention {name!r}", next="use eager") from error
 
     def train_on_cpu(self) -> None:
-        """Exchange the dropouts for ones that a CPU can afford: same rates, other masks; see `_dropout`."""
-        _dropout.draw_dropout(self.model)
+        """Lay texts end to end where the family can, with dropouts that a CPU can afford: same rates, other masks."""
+        _training.exchange(self.model)
+        self.packs = self._can_pack()
+        if not self.packs:
+            logger.info("%s: its texts are padded in training, in micro-batches of like length", self.family)
 
     def end_training(self) -> None:
         """Take back what `train_on_cpu` changed in the computation outside training."""
-        _dropout.restore_attention(self.model)
+        self.packs = False
+        _training.restore(self.model)
+
+    def _can_pack(self) -> bool:
+        """Return whether packed texts give the hidden states of padded ones, tried on a few tokens."""
+        if not (self._takes_positions and _training.is_exchanged(self.model)):
+            return False
+        flags = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            batch = _trial(self.encoder.get_input_embeddings().num_embeddings)
+            with torch.no_grad():
+                apart = (self._packed_forward(batch) - self.forward(batch)).abs()[batch.attention_mask.bool()]
+        except TypeError as error:  # it does not hand unknown arguments on to its attention
+            logger.debug("%s cannot be packed: %s", self.family, error)
+            return False
+        finally:
+            for module, flag in flags:
+                module.training = flag
+        return bool(apart.max() < _PACKED_TOLERANCE)
 
     def _arguments(self, batch: Batch) -> dict[str, Tensor]:
         arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -362,9 +402,26 @@ def _reorder_outputs(model: Any, outputs: set[str], theirs: Sequence[str], ours:
 
 def _max_tokens(encoder: Any) -> int | None:
     """Return how many tokens fit into the learned positions; None where positions are relative or rotary."""
+    learned = _learned_positions(encoder)
+    return None if learned is None else learned.num_embeddings - _first_position(encoder)
+
+
+def _first_position(encoder: Any) -> int:
+    """Return the position of a text's first token: RoBERTa counts from padding_idx + 1, the others from 0."""
+    learned = _learned_positions(encoder)
+    return 0 if learned is None or learned.padding_idx is None else learned.padding_idx + 1
+
+
+def _learned_positions(encoder: Any) -> nn.Embedding | None:
     for name, module in encoder.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa counts positions from padding_idx + 1
-            first = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - first
+            return module
     return None
+
+
+def _trial(n_tokens: int) -> Batch:
+    """Return four short texts, two of them equally long, of tokens that are no special ones."""
+    lengths = (9, 4, 7, 4)
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.arange(mask.numel()).view(mask.shape) * 7919 % max(1, n_tokens - 10) + 10
+    return Batch(ids.clamp(max=n_tokens - 1), mask, None, torch.arange(len(lengths)))

@@ -15,6 +15,7 @@ import torch
 
 from headrace.errors import Interrupted, TrainingStopped
 from headrace.train.checkpoints import AtomicCheckpoints, Best, checkpoint_file, clean, write_best
+from headrace.train.curve import Curve
 from headrace.train.module import ClassifierModule
 from headrace.train.signals import Signals
 
@@ -40,12 +41,13 @@ class Progress:
     loss_texts: int = 0
     epoch_s: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    curve: Curve = field(default_factory=Curve)
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Progress:
         """Rebuild it from a checkpoint."""
         best = values.get("best")
-        return cls(**{**values, "best": Best(**best) if best else None})
+        return cls(**{**values, "best": Best(**best) if best else None, "curve": Curve(**values.get("curve", {}))})
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,11 @@ class Keeper(lightning.Callback):
         progress.step += 1
         progress.total += 1
         progress.n_texts += batch.n_texts
-        progress.loss_sum += self._over_all(trainer, float(outputs["loss"]) * batch.n_local)
+        loss_sum = self._over_all(trainer, float(outputs["loss"]) * batch.n_local)
+        progress.loss_sum += loss_sum
         progress.loss_texts += batch.n_texts
+        rate = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
+        progress.curve.add(progress.total, loss=loss_sum / batch.n_texts, norm=float(outputs["norm"]), rate=rate)
         self._count_time()
         signal, is_due = self._agreed(trainer, self.signals.received, time.monotonic() - self._saved_at >= self.every_s)
         at_max = 0 < trainer.max_steps <= progress.total

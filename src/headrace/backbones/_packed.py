@@ -1,0 +1,232 @@
+"""Texts of a batch laid end to end: token-wise work on real tokens alone, attention inside each text.
+
+A padded batch spends a fifth to a half of its arithmetic on padding. Here the real tokens of all texts stand in one
+row, the longest text first; linear layers, norms and dropout see no padding, and attention runs as batched matrix
+products over groups of texts that are about equally long. The model's own code runs unchanged: positions are given
+explicitly, and its attention is exchanged through transformers' attention interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headrace.backbones._drawn import keep_mask
+
+# One more group costs as much as about 2,000 cells of scores: a handful of small operations.
+# An estimate from the overhead of some twenty operations of 2 to 5 µs each, not a benchmark.
+_GROUP_CELLS = 2_000
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts that share matrix products in attention: neighbours among the packed tokens.
+
+    Attributes:
+        start, stop: Their packed tokens.
+        n_texts: How many texts.
+        width: Tokens of the longest of them.
+        spread: [n_texts * width] int64, the packed token (from `start`) of each place, 0 where a text has ended; None
+            where all texts are equally long.
+        real: [stop - start] int64, the place of each packed token; None like `spread`.
+        ended: [n_texts, 1, 1, width] bool, true where a text has ended; None like `spread`.
+    """
+
+    start: int
+    stop: int
+    n_texts: int
+    width: int
+    spread: Tensor | None
+    real: Tensor | None
+    ended: Tensor | None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How the real tokens of a padded batch are laid end to end.
+
+    Attributes:
+        tokens: [packed tokens] int64, the place of each in the flattened batch.
+        places: [texts * width] int64, the packed token of each place of the flattened batch; 0 for padding.
+        positions: [packed tokens] int64, each token's position in its text, from 0.
+        groups: The texts' attention.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    positions: Tensor
+    groups: tuple[Group, ...]
+
+    @classmethod
+    def of(cls, attention_mask: Tensor) -> Packed:
+        """Return the layout of a batch that is padded at the right.
+
+        Args:
+            attention_mask: [texts, width]; 1 for real tokens, of which each text has at least one.
+        """
+        n_texts, width = attention_mask.shape
+        lengths = attention_mask.sum(dim=1).cpu().numpy()
+        order = np.argsort(-lengths, kind="stable")
+        ordered = lengths[order]
+        ends = np.cumsum(ordered)
+        starts = ends - ordered
+        positions = np.arange(int(ends[-1])) - np.repeat(starts, ordered)
+        tokens = np.repeat(order * width, ordered) + positions
+        places = np.zeros(n_texts * width, dtype=np.int64)
+        places[tokens] = np.arange(len(tokens))
+        groups = [
+            _group(ordered[first:last], int(starts[first]), attention_mask.device)
+            for first, last in group_borders(ordered)
+        ]
+        device = attention_mask.device
+        laid = [torch.from_numpy(array).to(device) for array in (tokens, places, positions)]
+        return cls(laid[0], laid[1], laid[2], tuple(groups))
+
+    def take(self, values: Tensor) -> Tensor:
+        """Return the packed tokens' values, [1, packed tokens], of a batch's, [texts, width]."""
+        return values.reshape(-1)[self.tokens].unsqueeze(0)
+
+    def put(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return [texts, tokens, width] of packed [1, packed tokens, width]; padding is zero."""
+        spread = rows_of(hidden[0], self.places, self.tokens)
+        return spread.view(*attention_mask.shape, -1) * attention_mask.unsqueeze(-1).to(hidden.dtype)
+
+
+def group_borders(lengths: np.ndarray) -> list[tuple[int, int]]:
+    """Cut texts into the groups whose attention costs least; the cut is exact.
+
+    Args:
+        lengths: [texts] tokens of each text, the longest first.
+
+    Returns:
+        (first, last) positions of each group, last excluded.
+    """
+    n = len(lengths)
+    squares = lengths.astype(np.int64) ** 2
+    cost = np.zeros(n + 1, dtype=np.int64)
+    start = np.zeros(n + 1, dtype=np.int64)
+    for stop in range(1, n + 1):
+        # the first of a group is its longest
+        totals = cost[:stop] + np.arange(stop, 0, -1) * squares[:stop] + _GROUP_CELLS
+        start[stop] = int(np.argmin(totals))
+        cost[stop] = totals[start[stop]]
+    found = []
+    stop = n
+    while stop:
+        found.append((int(start[stop]), stop))
+        stop = int(start[stop])
+    return found[::-1]
+
+
+def _group(lengths: np.ndarray, start: int, device: torch.device) -> Group:
+    n_texts, width, n_tokens = len(lengths), int(lengths[0]), int(lengths.sum())
+    if n_texts * width == n_tokens:
+        return Group(start, start + n_tokens, n_texts, width, None, None, None)
+    ended = np.arange(width) >= lengths[:, None]
+    real = np.flatnonzero(~ended.reshape(-1))
+    spread = np.zeros(n_texts * width, dtype=np.int64)
+    spread[real] = np.arange(n_tokens)
+    laid = (torch.from_numpy(array).to(device) for array in (spread, real, ended[:, None, None, :]))
+    return Group(start, start + n_tokens, n_texts, width, *laid)
+
+
+def rows_of(rows: Tensor, chosen: Tensor, back: Tensor) -> Tensor:
+    """Return the chosen rows; each row is chosen once, and by places whose gradient is zero besides.
+
+    Args:
+        rows: [rows, width].
+        chosen: [places] int64, a row each.
+        back: [rows] int64, the place whose gradient is the row's.
+    """
+    found: Tensor = _Rows.apply(rows, chosen, back)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Rows(torch.autograd.Function):
+    """Rows chosen by index, whose gradient is another choice of rows instead of torch's slow scattered addition."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, chosen: Tensor, back: Tensor) -> Tensor:
+        context.save_for_backward(back)
+        return rows.index_select(0, chosen)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = context.saved_tensors
+        return gradients[0].index_select(0, back), None, None
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, packed: Packed, *, scale: float, dropout: float, window: int | None
+) -> Tensor:
+    """Return the attention of each text to itself, [1, packed tokens, heads, head width].
+
+    Args:
+        query, key, value: [1, heads, packed tokens, head width].
+        packed: Where the texts lie.
+        scale: Of the scores.
+        dropout: Rate on the attention weights, drawn anew for each.
+        window: A token sees the tokens that are less than so many away; None for all of its text.
+    """
+    rows = [tensor[0].transpose(0, 1) for tensor in (query * scale, key, value)]
+    found = [_attend(rows, group, dropout, window) for group in packed.groups]
+    return torch.cat(found).unsqueeze(0)
+
+
+def _attend(rows: list[Tensor], group: Group, dropout: float, window: int | None) -> Tensor:
+    """Return [tokens of the group, heads, head width] from all queries, keys and values, [packed tokens, …] each."""
+    n_heads, head_width = rows[0].shape[1:]
+    n, width = group.n_texts, group.width
+    q, k, v = (_by_head(tensor[group.start : group.stop], group) for tensor in rows)
+    scores = torch.bmm(q, k.transpose(1, 2))
+    blocked = _blocked(group, window, scores.device)
+    if blocked is not None:
+        # Not -inf: a place beyond its text's end that sees no token at all must stay finite for the gradient.
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores.view(n, n_heads, width, width).masked_fill(blocked, lowest).view(scores.shape)
+    weights = torch.softmax(scores, dim=-1)
+    if dropout > 0.0:
+        weights = weights * keep_mask(weights.shape, dropout, weights.dtype)
+    output = torch.bmm(weights, v).view(n, n_heads, width, head_width).transpose(1, 2)
+    output = output.reshape(n * width, n_heads * head_width)
+    if group.real is not None:
+        # the gradient of a place where a text has ended must be zero, not that of the token that stands in for it
+        output = _Real.apply(output, group.real)  # type: ignore[no-untyped-call]
+    return output.view(-1, n_heads, head_width)
+
+
+class _Real(torch.autograd.Function):
+    """The places of real tokens; the gradient of the others is zero."""
+
+    @staticmethod
+    def forward(context: Any, places: Tensor, real: Tensor) -> Tensor:
+        context.save_for_backward(real)
+        context.n_places = len(places)
+        return places.index_select(0, real)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (real,) = context.saved_tensors
+        spread = gradients[0].new_zeros((context.n_places, gradients[0].shape[1]))
+        return spread.index_copy_(0, real, gradients[0]), None
+
+
+def _by_head(tensor: Tensor, group: Group) -> Tensor:
+    """Return [texts * heads, width, head width] of [tokens, heads, head width]."""
+    n_heads, head_width = tensor.shape[1:]
+    if group.spread is not None and group.real is not None:
+        tensor = rows_of(tensor.reshape(len(tensor), -1), group.spread, group.real)
+    by_text = tensor.reshape(group.n_texts, group.width, n_heads, head_width).transpose(1, 2)
+    return by_text.reshape(group.n_texts * n_heads, group.width, head_width)
+
+
+def _blocked(group: Group, window: int | None, device: torch.device) -> Tensor | None:
+    if window is None or group.width <= window:
+        return group.ended
+    places = torch.arange(group.width, device=device)
+    far = (places[:, None] - places[None, :]).abs() >= window
+    return far if group.ended is None else far | group.ended

@@ -1,0 +1,136 @@
+"""Texts laid end to end give the numbers of padded ones: hidden states, gradients, statistics of dropout."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headrace.backbones import transformer
+from headrace.backbones._drawn import DrawnDropout
+from headrace.backbones._packed import Packed, group_borders, packed_attention
+from tiny import FAMILIES, tiny_folder
+from tiny_models import PAD_IDS, make_batch
+
+PACKED = tuple(family for family in FAMILIES if family != "deberta-v2")  # its attention cannot be exchanged
+LENGTHS = [9, 30, 12, 12, 29, 5, 1]
+
+
+def backbone(tmp_path: Path, family: str) -> transformer.Transformer:
+    return transformer.load(str(tiny_folder(tmp_path, family)))
+
+
+def without_dropout(model: transformer.Transformer) -> transformer.Transformer:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("lengths", [LENGTHS, [7, 7, 7], [33], [3, 31]], ids=str)
+def test_hidden_states_and_gradients_are_those_of_the_padded_model(
+    family: str, lengths: list[int], tmp_path: Path
+) -> None:
+    packed, padded = (without_dropout(backbone(tmp_path, family)) for _ in range(2))
+    packed.train().train_on_cpu()
+    padded.train()
+    assert packed.packs
+    batch = make_batch(lengths, pad_id=PAD_IDS[family])
+    real = batch.attention_mask.bool()
+    found, expected = packed(batch), padded(batch)
+    assert float((found - expected).detach()[real].abs().max()) < 1e-5
+    assert float(found[~real].abs().sum()) == 0.0
+    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(3)) * real.unsqueeze(-1)
+    (found * weight).sum().backward()
+    (expected * weight).sum().backward()
+    theirs = dict(padded.named_parameters())
+    for name, parameter in packed.named_parameters():
+        grad = theirs[name].grad
+        assert (parameter.grad is None) == (grad is None), name
+        if grad is not None and parameter.grad is not None:
+            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+
+
+def test_deberta_is_padded_and_itself(tmp_path: Path) -> None:
+    model = backbone(tmp_path, "deberta-v2").train()
+    model.train_on_cpu()
+    assert not model.packs
+
+
+def test_validation_and_the_end_of_training_are_padded(tmp_path: Path) -> None:
+    model, padded = backbone(tmp_path, "bert"), backbone(tmp_path, "bert").eval()
+    model.train().train_on_cpu()
+    batch = make_batch(LENGTHS)
+    model.eval()
+    real = batch.attention_mask.bool()
+    assert float((model(batch) - padded(batch))[real].abs().max()) < 1e-5
+    model.end_training()
+    assert not model.packs
+    assert torch.equal(model(batch), padded(batch))
+
+
+def test_trying_it_draws_nothing_and_leaves_no_gradient(tmp_path: Path) -> None:
+    model = backbone(tmp_path, "bert").train()
+    before = torch.get_rng_state()
+    model.train_on_cpu()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_dropout_averages_to_the_attention_without_it_and_never_repeats_a_mask() -> None:
+    torch.manual_seed(0)
+    mask = (torch.arange(6) < torch.tensor([6, 5, 2])[:, None]).long()
+    packed = Packed.of(mask)
+    query, key, value = (torch.randn(1, 2, 13, 4) for _ in range(3))
+
+    def once(dropout: float) -> torch.Tensor:
+        return packed_attention(query, key, value, packed, scale=0.5, dropout=dropout, window=None)
+
+    drawn = torch.stack([once(0.2) for _ in range(3000)])
+    assert float((drawn.mean(0) - once(0.0)).abs().max()) < 0.08
+    assert float(drawn.std(0).mean()) > 0.1
+    assert not any(torch.equal(first, second) for first, second in itertools.pairwise(drawn[:20]))
+
+
+def test_a_step_draws_each_layers_masks_anew(tmp_path: Path) -> None:
+    model = backbone(tmp_path, "bert").train()
+    model.train_on_cpu()
+    assert any(isinstance(module, DrawnDropout) for module in model.modules())
+    batch = make_batch(LENGTHS)
+    torch.manual_seed(5)
+    first, second = model(batch), model(batch)
+    torch.manual_seed(5)
+    assert torch.equal(first, model(batch))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_groups_hold_each_text_once_and_cost_least(seed: int) -> None:
+    lengths = np.sort(np.random.default_rng(seed).integers(1, 200, size=9))[::-1]
+    borders = group_borders(lengths)
+    assert [first for first, _ in borders] == [0, *(stop for _, stop in borders[:-1])]
+    assert borders[-1][1] == len(lengths)
+
+    def cost(cuts: tuple[int, ...]) -> int:
+        edges = [0, *cuts, len(lengths)]
+        return sum(2_000 + (b - a) * int(lengths[a]) ** 2 for a, b in itertools.pairwise(edges))
+
+    every = (c for n in range(len(lengths)) for c in itertools.combinations(range(1, len(lengths)), n))
+    assert cost(tuple(stop for _, stop in borders[:-1])) == min(map(cost, every))
+
+
+def test_what_is_taken_comes_back_to_its_place() -> None:
+    batch = make_batch(LENGTHS)
+    packed = Packed.of(batch.attention_mask)
+    taken = packed.take(batch.input_ids)
+    assert taken.shape == (1, sum(LENGTHS))
+    back = packed.put(taken.unsqueeze(-1).float(), batch.attention_mask)
+    assert torch.equal(back[..., 0].long(), batch.input_ids * batch.attention_mask)

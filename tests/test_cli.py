@@ -18,7 +18,7 @@ from headrace.errors import HeadraceError, Interrupted, TrainingStopped
 from tiny import tiny_folder
 from tiny_bundle import csv_file, tiny_bundle
 
-VERBS = ["demo", "new", "recipes", "check", "fit", "evaluate", "predict", "embed", "similar", "export"]
+VERBS = ["demo", "new", "recipes", "check", "fit", "evaluate", "explain", "predict", "embed", "similar", "export"]
 LIGHT = "import sys; from headrace.cli import run; code = run(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
 
 

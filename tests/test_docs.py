@@ -21,6 +21,8 @@ from pydantic import BaseModel
 
 import headrace.backbones._weights
 import headrace.data.audit
+import headrace.data.label_findings
+import headrace.data.text_findings
 import headrace.train.finish
 import headrace.train.prepare
 from headrace import cli
@@ -282,12 +284,13 @@ def test_the_table_of_keys_is_the_schema() -> None:
 
 def test_the_table_of_findings_is_that_of_the_audit() -> None:
     known = {}
-    for module in (headrace.data.audit, headrace.train.prepare):
+    modules = (headrace.data.audit, headrace.data.label_findings, headrace.data.text_findings, headrace.train.prepare)
+    for module in modules:
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
                 severity, code = (a.value for a in node.args[:2] if isinstance(a, ast.Constant))
                 known[code] = severity
-    assert len(known) >= 9
+    assert len(known) >= 20
     assert {row[0].strip("`"): row[1] for row in rows_of("Findings")} == known
 
 
@@ -300,5 +303,5 @@ def test_the_table_of_trainer_arguments_is_that_of_the_code() -> None:
 
 
 def test_the_keys_that_may_change_are_those_of_the_code() -> None:
-    section = text_of("docs/recipes.md").split("These keys may change between two calls")[1].split("All others")[0]
+    section = text_of("docs/recipes.md").split("These keys may change between two calls")[1].split("A finished run")[0]
     assert set(re.findall(r"`([\w.]+)`", section)) == {".".join(path) for path in FREE_KEYS}

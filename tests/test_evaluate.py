@@ -44,7 +44,8 @@ def test_every_value_stands_inside_its_interval_and_names_the_method():
     ]
     for name, found in evaluation.metrics.items():
         assert found.low < found.value < found.high, name
-        assert found.method == ("wilson" if name in {"accuracy", "f1_micro"} else "bootstrap")
+        methods = {"accuracy": "wilson", "f1_micro": "wilson", "log_loss": "hall", "roc_auc_macro": "delong"}
+        assert found.method == methods.get(name, "bootstrap")
     assert evaluation.metrics["accuracy"].value == np.mean(scores.argmax(axis=1) == targets)
     assert evaluation.n_rows == 300
     assert evaluation.notes == ()
@@ -53,7 +54,8 @@ def test_every_value_stands_inside_its_interval_and_names_the_method():
     assert good["support"] == int((targets == 2).sum())
     assert good["n_predicted"] == int((scores.argmax(axis=1) == 2).sum())
     assert good["precision"].method == good["recall"].method == "wilson"
-    assert good["f1"].method == good["roc_auc"].method == good["average_precision"].method == "bootstrap"
+    assert good["f1"].method == good["average_precision"].method == "bootstrap"
+    assert good["roc_auc"].method == "delong"
 
 
 def test_two_labels_are_ranked_by_the_second():
@@ -70,8 +72,9 @@ def test_the_seed_alone_decides_the_bootstrap():
     labels = LabelSet(("n", "p"))
     targets, scores, first = single(labels)
     other = evaluate(targets, scores, labels=labels, task="single_label", split="test", resamples=100, seed=1)
-    assert other.metrics["roc_auc"].value == first.metrics["roc_auc"].value
-    assert other.metrics["roc_auc"].low != first.metrics["roc_auc"].low
+    assert other.metrics["f1_macro"].value == first.metrics["f1_macro"].value
+    assert other.metrics["f1_macro"].low != first.metrics["f1_macro"].low
+    assert other.metrics["roc_auc"] == first.metrics["roc_auc"]  # is not resampled
 
 
 def test_multi_label_reports_means_over_labels_and_no_confusion_matrix():
@@ -167,7 +170,8 @@ def test_few_rows_and_constant_resamples_give_no_bootstrap_interval():
     perfect = evaluate(np.tile(targets, 8), np.tile(scores, (8, 1)), labels=labels, task="single_label", split="test")
     assert perfect.metrics["roc_auc"].value == 1.0
     assert perfect.metrics["roc_auc"].low is None
-    assert perfect.metrics["roc_auc"].note == "no interval: all resamples gave the same value"
+    assert perfect.metrics["roc_auc"].note.startswith("no interval: no row is ranked better or worse than another")
+    assert perfect.metrics["f1_macro"].note == "no interval: all resamples gave the same value"
 
 
 def test_a_new_metric_is_one_function_and_gets_an_interval(monkeypatch):

@@ -39,6 +39,8 @@ def recipe(train: Path, backbone: Path, **changes: Any) -> dict[str, Any]:
         "head": {"pool": "mean"},
         "fit": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "precision": "fp32", "checkpoint_every_s": 1000},
         "logger": "none",
+        "baseline": False,
+        "decide": "none",
     }
     for key, value in changes.items():
         part, _, name = key.partition("__")

@@ -82,7 +82,8 @@ def predict_file(
 ) -> Predicted:
     """Predict each text of a file and write one row for each, in the file's order; memory does not grow with the rows.
 
-    The columns are `row`, `label` and `index` (or `labels`), `score_NAME` for each label, and `flags`. Rows that cannot
+    The columns are `row`, `label` and `index` (or `labels`), `reason` if the bundle may abstain, `score_NAME` for each
+    label, and `flags`. Rows that cannot
     be read are left out and listed, with reasons, in `OUT.errors.jsonl`; a list that an earlier call left is removed.
 
     Args:
@@ -107,11 +108,14 @@ def predict_file(
         places = [ROW, FILE] if FILE in examples.table.column_names else [ROW]
         columns: dict[str, type] = {ROW: int, FILE: str} if FILE in places else {ROW: int}
         columns |= {"labels": list} if multi_label else {"label": str, "index": int}
+        abstains = loaded.decision.abstain_below is not None
+        columns |= {"reason": str} if abstains else {}
         columns |= {**{f"score_{name}": float for name in loaded.labels}, "flags": list}
         with TableWriter(out, columns, raw=raw) as table:
             for start, stop, predictions in _predictions(loaded, examples, threshold, progress):
                 found = zip(*(examples.column(name, start, stop) for name in places), strict=True)
-                table.write([[*place, *_values(p)] for place, p in zip(found, predictions, strict=True)])
+                rows = zip(found, predictions, strict=True)
+                table.write([[*place, *_values(p, abstains=abstains)] for place, p in rows])
                 for flag in (flag for prediction in predictions for flag in prediction.flags):
                     n_flagged[flag] = n_flagged.get(flag, 0) + 1
         n_bad = examples.n_bad_rows
@@ -282,7 +286,7 @@ def _is_multi_label(bundle: Bundle) -> bool:
 
 def _limits(bundle: Bundle, threshold: Threshold | None) -> float | np.ndarray | None:
     if _is_multi_label(bundle):
-        chosen = bundle.about.threshold if threshold is None else threshold
+        chosen = bundle.threshold if threshold is None else threshold
         return thresholds(chosen, bundle.labels, multi_label=True)
     if threshold is not None:
         raise RecipeError(
@@ -293,11 +297,14 @@ def _limits(bundle: Bundle, threshold: Threshold | None) -> float | np.ndarray |
     return None
 
 
-def _values(prediction: Prediction) -> list[Any]:
-    answer = [list(prediction.labels)] if prediction.label is None else [prediction.label, prediction.index]
+def _values(prediction: Prediction, *, abstains: bool) -> list[Any]:
+    if prediction.is_multi_label:
+        answer: list[Any] = [None if prediction.reason else list(prediction.labels)]
+    else:
+        answer = [prediction.label, prediction.index]
     # the shortest decimal that is this float32: 0.8 rather than 0.800000011920929
     scores = [float(str(np.float32(score))) for score in prediction.scores.values()]
-    return [*answer, *scores, list(prediction.flags)]
+    return [*answer, *([prediction.reason] if abstains else []), *scores, list(prediction.flags)]
 
 
 def _parts(examples: Examples, progress: Progress | None) -> Iterator[Any]:

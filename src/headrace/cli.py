@@ -18,6 +18,7 @@ from headrace.cli_output import (
     counted,
     demo_answer,
     evaluation_answer,
+    explained_answer,
     exported_answer,
     predicted_answer,
     predictions_answer,
@@ -163,11 +164,18 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
 
 
 @app.command()
-def check(recipe: RecipeName, set: Set = None, json: Json = False) -> Answer:
+def check(
+    recipe: RecipeName,
+    set: Set = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also show the training rows that are most likely mislabelled.")
+    ] = False,
+    json: Json = False,
+) -> Answer:
     """Check a recipe and its data: faults, counts, lengths, findings, a shown batch; trains nothing."""
     from headrace.check import check as look
 
-    return check_answer(look(recipe, overrides=set or ()), recipe=recipe)
+    return check_answer(look(recipe, overrides=set or (), labels=labels), recipe=recipe)
 
 
 @app.command()
@@ -271,6 +279,26 @@ def similar(
     from headrace.apply import similar_in_file
 
     return similar_answer(similar_in_file(bundle, query, file, top=top, pool=pool))
+
+
+@app.command()
+def explain(
+    bundle: BundleFolder,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A text.")],
+    pair: Annotated[str | None, typer.Option(help="The second text, for a bundle of pairs.")] = None,
+    label: Annotated[str | None, typer.Option(help="The label to explain, instead of the predicted one.")] = None,
+    html: Annotated[Path | None, typer.Option(help="A page to write that shows it.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Show how much each word of a text moved the answer."""
+    from headrace.bundle import Bundle
+    from headrace.explain import as_html
+    from headrace.files import write_text
+
+    explanation = Bundle.load(bundle).explain(text if pair is None else (text, pair), label)
+    if html is not None:
+        write_text(html, as_html(explanation))
+    return explained_answer(explanation, html)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from headrace.backbones import transformer
 from headrace.bundle import Bundle
+from headrace.decide.calibration import NONE
 from headrace.errors import BundleError
 from headrace.files import atomic_folder, write_text
 from headrace.head import HeadSettings
@@ -235,8 +236,15 @@ def _notes(bundle: Bundle) -> tuple[str, ...]:
         )
     if bundle.classifier.multi_label:
         notes.append("Each label has a probability of its own: pass `top_k=None` to see all of them.")
-        if bundle.about.threshold not in (None, 0.5):
-            notes.append(f"The bundle's threshold is {bundle.about.threshold}; transformers keeps none.")
+        if bundle.threshold not in (None, 0.5):
+            notes.append(f"The bundle's threshold is {bundle.threshold}; transformers keeps none.")
+    if bundle.decision.calibration.method != NONE:
+        notes.append(
+            f"The bundle's scores are calibrated ({bundle.decision.calibration.method}); transformers gives them as "
+            "they are without it."
+        )
+    if bundle.decision.abstain_below is not None:
+        notes.append('The bundle may answer "not sure"; transformers always answers.')
     return tuple(notes)
 
 

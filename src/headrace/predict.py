@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from headrace import plugins
+from headrace.decide.calibration import NONE
+from headrace.decide.decision import Decision
 from headrace.errors import RecipeError, suggestion
 from headrace.model import Classifier
 from headrace.text.batch import Batch, Tokens, batches_by_length, collate
@@ -31,6 +33,7 @@ EMPTY = "empty"
 UNKNOWN = "unknown"
 CUT = "cut"
 SURROGATE = "surrogate"
+ABSTAIN = "abstain"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -56,12 +59,14 @@ class Prediction:
 
     Attributes:
         scores: Probability of each label, by name.
-        label: The label; None in multi-label.
-        index: Its position in the label set; None in multi-label.
+        label: The label; None in multi-label, and where the classifier is not sure.
+        index: Its position in the label set; None like the label.
         labels: The labels of a multi-label text, () for a clean one; always () in single-label.
         indices: Their positions.
         flags: What to know about the text: `empty` (white space alone, in a pair on either side, or nothing
             that the tokenizer keeps), `unknown` (it knows none of it), `cut` (it is longer than `max_length`), `surrogate` (it holds half a character).
+        reason: Why there is no answer: `abstain` where the classifier is not sure enough; None with an answer.
+        is_multi_label: Whether a text may have none or several labels.
     """
 
     scores: dict[str, float]
@@ -70,13 +75,22 @@ class Prediction:
     labels: tuple[str, ...] = ()
     indices: tuple[int, ...] = ()
     flags: tuple[str, ...] = field(default=())
+    reason: str | None = None
+    is_multi_label: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON shows it: `label` and `index`, or `labels` and `indices`; then `scores` and `flags`."""
-        if self.label is None:
-            answer: dict[str, Any] = {"labels": list(self.labels), "indices": list(self.indices)}
+        """Return it as JSON shows it: `label` and `index`, or `labels` and `indices`; then `scores` and `flags`.
+
+        Without an answer they are null, and `reason` says why.
+        """
+        if not self.is_multi_label:
+            answer: dict[str, Any] = {"label": self.label, "index": self.index}
+        elif self.reason is None:
+            answer = {"labels": list(self.labels), "indices": list(self.indices)}
         else:
-            answer = {"label": self.label, "index": self.index}
+            answer = {"labels": None, "indices": None}
+        if self.reason is not None:
+            answer["reason"] = self.reason
         return {**answer, "scores": dict(self.scores), "flags": list(self.flags)}
 
 
@@ -107,6 +121,20 @@ def score(
     for batch, logits in _passes(classifier, _as_tokens(texts), tokens, classifier.forward, compute):
         found[batch.rows.cpu().numpy()] = logits.float().cpu().numpy()
     return found
+
+
+def probabilities(logits: np.ndarray, task: str, decision: Decision) -> np.ndarray:
+    """Return the probability of each label, [texts, labels] float32: the task's own, calibrated where that is kept.
+
+    Args:
+        logits: [texts, labels] float32.
+        task: The task's name.
+        decision: Its calibration is used.
+    """
+    if decision.calibration.method != NONE:
+        return decision.scores(logits)
+    scores: np.ndarray = plugins.find("task", task).scores(torch.from_numpy(logits)).numpy()
+    return scores
 
 
 def embed(
@@ -172,6 +200,7 @@ def answers(
     task: str,
     threshold: float | Mapping[str, float] | None = None,
     flags: Sequence[tuple[str, ...]] | None = None,
+    unsure: np.ndarray | None = None,
 ) -> list[Prediction]:
     """Return the Prediction of each row of scores.
 
@@ -181,6 +210,7 @@ def answers(
         task: The task's name.
         threshold: One number, or numbers by label name (0.5 for labels that are left out); None for the task's own rule.
         flags: Of each text.
+        unsure: bool [texts]: the texts that get no answer; None for none.
 
     Raises:
         RecipeError: A threshold is not in [0, 1], names an unknown label, or does not suit the task.
@@ -194,11 +224,13 @@ def answers(
     for position, (row, answer) in enumerate(zip(scores.tolist(), decided, strict=True)):
         by_name = dict(zip(names, row, strict=True))
         marks = flags[position] if flags is not None else ()
-        if is_multi_label:
-            chosen = tuple(names[index] for index in answer)
-            found.append(Prediction(by_name, labels=chosen, indices=tuple(answer), flags=marks))
+        common = Prediction(by_name, flags=marks, is_multi_label=is_multi_label)
+        if unsure is not None and unsure[position]:
+            found.append(replace(common, reason=ABSTAIN))
+        elif is_multi_label:
+            found.append(replace(common, labels=tuple(names[index] for index in answer), indices=tuple(answer)))
         else:
-            found.append(Prediction(by_name, label=names[answer], index=answer, flags=marks))
+            found.append(replace(common, label=names[answer], index=answer))
     return found
 
 

@@ -31,15 +31,25 @@ def only(findings: list[Finding]) -> Finding:
     return findings[0]
 
 
+def looked(train, valid, test, labels, divided=None) -> list[Finding]:
+    """What the audit finds but for two notes that all the small parts and short texts of these tests deserve."""
+    return [
+        f
+        for f in audit(train, valid, test, labels, divided=divided)
+        if f.code not in ("rarely_scored_label", "near_empty_text")
+    ]
+
+
 def test_good_data_have_no_findings():
-    valid, test = examples(["five", "six"], ["b", "a"], "v.csv"), examples(["seven"], ["a"], "t.csv")
+    texts = [f"text number {i}" for i in range(80)]
+    valid, test = examples(texts[:40], ["b", "a"] * 20, "v.csv"), examples(texts[40:], ["a", "b"] * 20, "t.csv")
     assert audit(GOOD, valid, test, NAMES) == []
     assert audit(GOOD, None, None, NAMES) == []
 
 
 def test_texts_in_training_and_test_are_an_error():
     test = examples(["ONE ", "new", " tHREE\n", "new 2"], ["a", "b", "b", "a"], "test.csv")
-    assert only(audit(GOOD, None, test, NAMES)) == Finding(
+    assert only(looked(GOOD, None, test, NAMES)) == Finding(
         severity="error",
         code="test_in_train",
         what="2 rows of the test data (50.00%) have a text that is in the training data too",
@@ -54,19 +64,19 @@ def test_texts_in_training_and_test_are_an_error():
 def test_pairs_are_shared_only_if_both_texts_are():
     train = examples([("p", "h"), ("p", "i"), ("q", "h"), ("r", "s")], ["a", "b", "a", "b"])
     test = examples([("P", "H"), ("q", "i"), ("h", "p")], ["a", "b", "a"], "test.csv")
-    assert only(audit(train, None, test, NAMES)).where == ("test.csv:2",)
+    assert only(looked(train, None, test, NAMES)).where == ("test.csv:2",)
 
 
 def test_texts_in_training_and_validation_are_a_warning():
     valid = examples(["six", "Two"], ["a", "b"], "valid.csv")
-    found = only(audit(GOOD, valid, None, NAMES))
+    found = only(looked(GOOD, valid, None, NAMES))
     assert (found.severity, found.code, found.count, found.where) == ("warning", "valid_in_train", 1, ("valid.csv:3",))
     assert found.what == "1 row of the validation data (50.00%) has a text that is in the training data too"
 
 
 def test_labels_with_no_or_a_single_training_row_are_errors_with_the_nearest_name():
     train = examples([f"t{i}" for i in range(6)], ["spam", "spam", "ham", "ham", "spma", "other"])
-    none, one = audit(train, None, None, LabelSet(("ham", "spam", "spma", "other", "eggs")))
+    none, one = looked(train, None, None, LabelSet(("ham", "spam", "spma", "other", "eggs")))
     assert (none.severity, none.code, none.count, none.where) == ("error", "label_without_rows", 1, ("eggs",))
     assert none.what == "1 label has no training row, so nothing can be learnt of 'eggs'"
     assert (one.severity, one.code, one.count) == ("error", "label_with_one_row", 2)
@@ -77,7 +87,7 @@ def test_labels_with_no_or_a_single_training_row_are_errors_with_the_nearest_nam
 
 def test_many_labels_are_listed_in_part():
     train = examples([f"t{i}" for i in range(20)], [f"id-{i:02d}" for i in range(20)])
-    found = only(audit(train, None, None, label_set(train)))
+    found = only(looked(train, None, None, label_set(train)))
     assert found.what.startswith("20 labels have a single training row: 'id-00' (meant to be")
     assert found.what.endswith(" and 15 more")
     assert len(found.where) == 10
@@ -87,7 +97,7 @@ def test_many_labels_are_listed_in_part():
 def test_empty_texts_are_a_warning_in_each_part(empty):
     train = examples(["one", "two", "three", empty, "four"], ["a", "b", "a", "a", "b"])
     test = examples([empty, "x", empty], ["a", "b", "a"], "test.csv")
-    found = [finding for finding in audit(train, None, test, NAMES) if finding.code == "empty_text"]
+    found = [finding for finding in looked(train, None, test, NAMES) if finding.code == "empty_text"]
     assert [(finding.count, finding.where) for finding in found] == [
         (1, ("train.csv:5",)),
         (2, ("test.csv:2", "test.csv:4")),
@@ -98,13 +108,14 @@ def test_empty_texts_are_a_warning_in_each_part(empty):
 
 def test_a_pair_with_one_empty_text_counts_once():
     train = examples([("p", ""), ("", ""), ("q", "h"), ("r", "s")], ["a", "b", "a", "b"])
-    found = only(audit(train, None, None, NAMES))
+    found = only(looked(train, None, None, NAMES))
     assert (found.code, found.where) == ("empty_text", ("train.csv:2", "train.csv:3"))
 
 
 def test_one_text_with_different_labels_is_a_warning():
     train = examples(["Same", "x", "same ", "y", "Z", "z", "SAME", "q"], ["a", "a", "b", "b", "a", "a", "a", "b"])
-    found = only(audit(train, None, None, NAMES))
+    found, duplicate = looked(train, None, None, NAMES)
+    assert (duplicate.code, duplicate.count) == ("duplicate", 3)
     assert (found.severity, found.code, found.count) == ("warning", "conflicting_labels", 3)
     assert found.what == "1 text stands in the training data with different labels, in 3 rows"
     assert found.where == ("train.csv:2", "train.csv:4", "train.csv:8")
@@ -112,18 +123,18 @@ def test_one_text_with_different_labels_is_a_warning():
 
 def test_rows_that_repeat_another_are_a_note():
     train = examples(["same", "same", "x", "Same", "y", "same"], ["a", "a", "b", "a", "b", "a"])
-    found = only(audit(train, None, None, NAMES))
+    found = only(looked(train, None, None, NAMES))
     assert (found.severity, found.code, found.count, found.where) == (
         "note",
         "duplicate",
-        2,
-        ("train.csv:3", "train.csv:7"),
+        3,
+        ("train.csv:3", "train.csv:5", "train.csv:7"),
     )
-    assert found.what == "2 rows of the training data repeat an earlier row, text and labels alike"
+    assert found.what == "3 rows of the training data repeat the text of an earlier row; 3 of 6 texts are distinct"
 
 
 def test_validation_without_a_label_is_a_warning():
-    found = only(audit(GOOD, examples(["five"], ["a"], "v.csv"), None, NAMES))
+    found = only(looked(GOOD, examples(["five"], ["a"], "v.csv"), None, NAMES))
     assert (found.severity, found.code, found.count, found.where) == ("warning", "label_not_in_valid", 1, ("b",))
     assert found.what == "1 label has no validation row, so validation says nothing of 'b'"
 
@@ -131,26 +142,125 @@ def test_validation_without_a_label_is_a_warning():
 def test_multi_label_rows_and_unlabelled_tests_are_audited():
     train = examples(["one", "One", "two", "two", "three"], [["a", "b"], ["b", "a"], ["a"], [], ["b"]])
     test = examples(["THREE", "x"], None, "test.csv")
-    found = audit(train, None, test, NAMES)
+    found = looked(train, None, test, NAMES)
     assert [(finding.severity, finding.code, finding.count) for finding in found] == [
         ("error", "test_in_train", 1),
         ("warning", "conflicting_labels", 2),
+        ("note", "duplicate", 2),
     ]
 
 
 def test_the_worst_comes_first():
     train = examples(["s", "s", "t", "T", "u"], ["a", "a", "a", "b", "c"])
-    found = audit(train, examples(["u"], ["a"], "v.csv"), examples(["t"], ["a"], "t.csv"), LabelSet(("a", "b", "c")))
+    found = looked(train, examples(["u"], ["a"], "v.csv"), examples(["t"], ["a"], "t.csv"), LabelSet(("a", "b", "c")))
     assert [finding.severity for finding in found] == ["error", "error", "warning", "warning", "warning", "note"]
 
 
 def test_rows_left_out_are_a_warning_in_each_part():
     bad = tuple(BadRow(f"test.csv:{row}", "there is no label", "") for row in range(2, 14))
     test = replace(examples(["x", "y"], ["a", "b"], "test.csv"), bad_rows=bad, n_bad_rows=12_000)
-    found = only(audit(GOOD, None, test, NAMES))
+    found = only(looked(GOOD, None, test, NAMES))
     assert (found.severity, found.code, found.count) == ("warning", "bad_rows", 12_000)
     assert found.what == (
         "12,000 rows of the test data cannot be read and are left out (data.on_bad_row: skip); "
         "the first, test.csv:2: there is no label"
     )
     assert found.where == tuple(f"test.csv:{row}" for row in range(2, 12))
+
+
+LONG = "the hotel was clean and quiet, but breakfast was cold and the staff did not seem to care much about us"
+
+
+def test_texts_nearly_repeated_in_training_are_a_note():
+    texts = [LONG, "something else that is long enough to count", LONG + "!", LONG.replace("cold", "cool"), "y"]
+    found = only(looked(examples(texts, ["a", "b", "a", "b", "b"]), None, None, NAMES))
+    assert (found.severity, found.code, found.count, found.where) == (
+        "note",
+        "near_duplicate",
+        2,
+        ("train.csv:4", "train.csv:5"),
+    )
+    assert found.what == (
+        "2 rows of the training data have nearly the text of an earlier row, 1 of them with other labels; "
+        "train.csv:4 and train.csv:2 share 99% of their runs of five characters"
+    )
+
+
+def test_texts_of_test_and_validation_near_training_ones_are_told_apart_from_equal_ones():
+    train = examples([LONG, "one", "two", "three"], ["a", "b", "a", "b"])
+    valid = examples([LONG + "!", "six"], ["a", "b"], "v.csv")
+    test = examples([LONG + " ", LONG + "!!", "seven", LONG + "!!"], ["a", "a", "b", "b"], "t.csv")
+    found = {finding.code: finding for finding in looked(train, valid, test, NAMES)}
+    assert {code: (f.severity, f.count, f.where) for code, f in found.items() if "train" in code} == {
+        "test_in_train": ("error", 1, ("t.csv:2",)),
+        "test_near_train": ("warning", 2, ("t.csv:3", "t.csv:5")),
+        "valid_near_train": ("note", 1, ("v.csv:2",)),
+    }
+    assert found["test_near_train"].what.startswith(
+        "2 rows of the test data (50.00%) have nearly a text of the training"
+    )
+
+
+def test_divided_rows_are_looked_at_as_their_source_has_them():
+    texts = [LONG, "a plain text", "a plain text", LONG + "!", "another one", "and one more"]
+    whole = examples(texts, ["a", "b", "b", "a", "a", "b"])
+    train, valid = whole.take([0, 1, 2, 4]), whole.take([3, 5])
+    test = examples(["a plain text", "and ONE more", LONG + "?"], ["a", "b", "a"], "t.csv")
+    apart = {f.code: f.count for f in looked(train, valid, test, NAMES)}
+    assert apart == {"test_in_train": 1, "test_near_train": 1, "valid_near_train": 1, "duplicate": 1}
+    together = {f.code: f.count for f in looked(train, valid, test, NAMES, whole)}
+    assert together == {"test_in_train": 2, "test_near_train": 1, "near_duplicate": 1, "duplicate": 1}
+    only_a = whole.take([0, 3, 4])
+    found = {f.code: f.where for f in looked(whole.take([1, 2, 5]), only_a, None, NAMES, whole)}
+    assert found["label_not_in_valid"] == ("b",)  # labels are counted in each part
+    assert found["label_without_rows"] == ("a",)
+
+
+def test_metrics_of_few_rows_are_noted_for_the_split_that_they_come_from():
+    train = examples([f"text {i}" for i in range(60)], ["a", "b"] * 30)
+    few = examples([f"other {i}" for i in range(38)], ["a", "b"] * 19, "few.csv")
+    many = examples([f"more {i}" for i in range(40)], ["a", "b"] * 20, "many.csv")
+    assert "the validation data" in only(audit(train, few, None, NAMES)).what
+    assert "the test data" in only(audit(train, many, few, NAMES)).what
+    assert audit(train, few, many, NAMES) == []
+
+
+def test_a_search_cut_short_is_told(monkeypatch):
+    monkeypatch.setattr("headrace.data.audit.MAX_COMPARED_SHINGLES", 3000)
+    train = examples([f"{LONG} {i}" for i in range(30)], ["a", "b"] * 15)
+    found = {finding.code: finding for finding in audit(train, None, None, NAMES)}
+    assert found["near_search_limited"].severity == "note"
+    assert found["near_search_limited"].where == ("training",)
+    assert 0 < found["near_duplicate"].count < 29
+
+
+def test_the_shipped_samples_deserve_no_warning(samples):
+    from headrace.data.read import Columns, read
+
+    columns = {
+        "reviews": ("csv", Columns(text=("review",), label=("sentiment",))),
+        "tickets": ("csv", Columns(text=("message",), label=("labels",), multi_label=True, separator="|")),
+        "pairs": ("jsonl", Columns(text=("premise", "hypothesis"), label=("label",))),
+    }
+    for name, (suffix, given) in columns.items():
+        train, test = (read(samples / name / f"{part}.{suffix}", given) for part in ("train", "test"))
+        found = audit(train, None, test, label_set(train))
+        assert {finding.severity for finding in found} <= {"note"}, found
+        assert len(found) <= 2, found
+
+
+def test_distinct_comments_are_counted(real_data, tmp_path):
+    from headrace.data.read import Columns, read
+
+    labels = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+    path = real_data / "jigsaw_toxic" / "train_first20k.csv.gz"
+    train = read(path, Columns(text=("comment_text",), label=labels), cache=tmp_path)
+    found = {finding.code: finding for finding in audit(train, None, None, label_set(train))}
+    assert found["duplicate"].what.endswith("19,993 of 20,000 texts are distinct")
+    assert {code: finding.severity for code, finding in found.items()} == {
+        "conflicting_labels": "warning",
+        "stray_mojibake": "note",
+        "duplicate": "note",
+        "near_duplicate": "note",
+        "class_imbalance": "note",
+    }

@@ -83,9 +83,7 @@ def test_a_rate_that_is_no_number_is_refused_with_what_the_key_means(tmp_path: P
     ("text", "key", "column"),
     [
         ("language_model: {data: {train: a.txt}}\n", "language_model", "1:1"),
-        ("decide: calibrate\n", "decide", "1:1"),
         ("fit:\n  stages: [{train: head}]\n", "fit.stages", "2:3"),
-        ("baseline: true\n", "baseline", "1:1"),
         ("task: language_model\n", "task: language_model", "1:7"),
         ("backbone: awd_lstm\n", "backbone: awd_lstm", "1:11"),
         ("backbone:\n  name: awd_lstm\n", "backbone: awd_lstm", "2:9"),
@@ -99,6 +97,34 @@ def test_what_is_not_built_yet_says_so(tmp_path: Path, text: str, key: str, colu
 
 def test_baseline_false_is_accepted() -> None:
     assert load_recipe({"baseline": False}).values.baseline is False
+
+
+def test_nothing_decided_in_a_word() -> None:
+    decide = load_recipe({"decide": "none"}).values.decide
+    assert (decide.calibrate, decide.threshold, decide.abstain) == ("none", "default", None)
+
+
+def test_the_rule_of_the_thresholds_is_one() -> None:
+    values = load_recipe({"task": "multi_label", "decide": {"threshold": {"precision": 0.9}}}).values
+    assert values.decide.threshold.model_dump(exclude_none=True) == {"precision": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "where"),
+    [
+        ("task: multi_label\ndecide: {calibrate: temperature}\n", "decide.calibrate: temperature is not for", "2:21"),
+        ("decide: {calibrate: isotonic}\n", "decide.calibrate: isotonic is not for task: single_label", "1:21"),
+        ("decide: {threshold: f1}\n", "decide.threshold is for task: multi_label", "1:10"),
+        ("task: multi_label\ndecide: {threshold: {f_beta: 2, precision: 0.9}}\n", "give exactly one of", "2:10"),
+        ("decide: {abstain: 1.5}\n", "decide.abstain.error_rate: 1.5 will not do", "1:19"),
+        ("decide: {abstain: {error: 0.1}}\n", "there is no key 'decide.abstain.error'", "1:20"),
+        ("decide: all\n", "decide: all will not do", "1:9"),
+    ],
+)
+def test_what_cannot_be_decided_so(tmp_path: Path, text: str, what: str, where: str) -> None:
+    error = refused(tmp_path, text)
+    assert what in str(error)
+    assert f"r.yaml:{where}" in str(error)
 
 
 def test_overrides_win_and_say_where_they_come_from(tmp_path: Path) -> None:

@@ -211,3 +211,14 @@ def test_skipped_rows_are_listed_in_the_run(tmp_path: Path, backbone: Path) -> N
     listed = [json.loads(line) for line in (run.folder / "bad_rows.jsonl").read_text("utf-8").splitlines()]
     assert len(listed) == 1
     assert listed[0]["where"].endswith("train.csv:62")
+
+
+def test_slices_of_rows_in_memory_stand_in_the_report(tmp_path: Path, backbone: Path) -> None:
+    given = [{**row, "shop": ("north", "south")[i // 2 % 2]} for i, row in enumerate(rows(60))]
+    test = [{**row, "text": f"again {row['text']}"} for row in given]
+    settings = recipe(Path("unused"), backbone, fit__epochs=1, data__slices=["shop"])
+    del settings["data"]["train"]
+    run = fit(settings, train=given, test=test, out=tmp_path / "run", echo=silent)
+    report = json.loads((run.folder / "report.json").read_text())
+    found = {one["value"]: one["n_rows"] for one in report["slices"] if one["column"] == "shop"}
+    assert found == {"north": 30, "south": 30}

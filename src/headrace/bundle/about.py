@@ -49,7 +49,8 @@ class About:
     Attributes:
         task: The task's name.
         text: How texts are read.
-        threshold: The one that `predict` uses by default: a number, or numbers by label name.
+        threshold: The one that `predict` uses by default: a number, or numbers by label name; a decision's go before it.
+        decision: What `Decision.as_dict` gave: calibration, thresholds, abstention; None for none of them.
         data: Fingerprints of the data it was trained on.
         versions: Of the packages that made it.
         metrics: Of its evaluation, if there was one.
@@ -59,6 +60,7 @@ class About:
     task: str
     text: TextSettings
     threshold: Threshold | None = None
+    decision: Mapping[str, Any] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] | None = None
@@ -93,6 +95,7 @@ def read_about(checked: CheckedFiles) -> tuple[About, dict[str, Any]]:
             task=str(raw["task"]),
             text=text_settings(raw["text"]),
             threshold=raw.get("threshold"),
+            decision=raw.get("decision"),
             data=dict(raw.get("data") or {}),
             versions=dict(raw.get("versions") or {}),
             metrics=raw.get("metrics"),

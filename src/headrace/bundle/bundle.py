@@ -16,10 +16,12 @@ from headrace.bundle import manifest
 from headrace.bundle.about import KIND, About, TextSettings, Threshold, damaged, read_about, text_settings, versions
 from headrace.bundle.weights import Unfilled, read_weights, save_weights
 from headrace.data.rows import RowBatch
+from headrace.decide.decision import Decision
 from headrace.errors import BundleError, DataError, ModelError
+from headrace.explain import Explanation, explain
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.model import Classifier, build_classifier
-from headrace.predict import Compute, Prediction, answers, embed, flags_of, score, token_vectors
+from headrace.predict import Compute, Prediction, answers, embed, flags_of, probabilities, score, token_vectors
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Subwords, Texts
 
@@ -33,13 +35,14 @@ class Content(TypedDict, total=False):
         task: The task's name; required.
         text: TextSettings, or a mapping of its fields; required.
         recipe_yaml: The resolved recipe; required.
-        threshold, data, versions, metrics: See `About`.
+        threshold, decision, data, versions, metrics: See `About`.
     """
 
     task: str
     text: TextSettings | Mapping[str, Any]
     recipe_yaml: str
     threshold: Threshold | None
+    decision: Mapping[str, Any] | None
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     metrics: Mapping[str, Any] | None
@@ -52,6 +55,7 @@ class Bundle:
         classifier: In evaluation mode.
         subwords: The tokenizer.
         about: Task, text settings, versions and so on.
+        decision: From logits to scores and answers: calibration, thresholds, abstention.
         folder: Where it was loaded from; None for one in memory.
     """
 
@@ -63,7 +67,12 @@ class Bundle:
         self.about = about
         self.folder = folder
         self.recipe_yaml = recipe
-        self._multi_label = bool(plugins.find("task", about.task).MULTI_LABEL)
+        kind = plugins.kind_of_task(about.task)
+        self.decision = (
+            Decision.plain(self.labels, task=kind)
+            if about.decision is None
+            else Decision.from_dict(about.decision, labels=self.labels, task=kind)
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
@@ -85,7 +94,10 @@ class Bundle:
             subwords = Subwords.from_json(checked.text(manifest.TOKENIZER), tokenizer)
         except (TypeError, ValueError) as error:
             raise damaged(folder / manifest.BUNDLE, f"its tokenizer settings: {error}") from error
-        return cls(classifier, subwords, about, folder=folder, recipe=checked.text(manifest.RECIPE))
+        try:
+            return cls(classifier, subwords, about, folder=folder, recipe=checked.text(manifest.RECIPE))
+        except ValueError as error:
+            raise damaged(folder / manifest.BUNDLE, f"its decision: {error}") from error
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -96,6 +108,12 @@ class Bundle:
     def task(self) -> str:
         """The task's name."""
         return self.about.task
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The thresholds that `predict` uses by default; None for the task's own rule."""
+        own = self.decision.threshold
+        return self.about.threshold if own is None else own
 
     @property
     def is_pair(self) -> bool:
@@ -123,7 +141,8 @@ class Bundle:
 
         Args:
             texts: An empty list gives an empty one. An empty text has a prediction too, with the flag `empty`.
-            threshold: A number, or numbers by label name; None for the bundle's own, then the task's rule.
+            threshold: A number, or numbers by label name; None for the bundle's own, then the task's rule. With a given
+                one there is always an answer: what abstention promises holds for the bundle's own alone.
             **compute: See `headrace.predict.Compute`: `device`, `precision`, `progress`.
 
         Raises:
@@ -135,8 +154,10 @@ class Bundle:
         checked = self._checked(texts)
         store = self._encoded(checked)
         scores = self._scores(store, compute)
-        chosen = self.about.threshold if threshold is None else threshold
-        return answers(scores, self.labels, task=self.task, threshold=chosen, flags=self._flags(checked, store))
+        chosen = self.threshold if threshold is None else threshold
+        unsure = self.decision.is_unsure(scores) if threshold is None else None
+        flags = self._flags(checked, store)
+        return answers(scores, self.labels, task=self.task, threshold=chosen, flags=flags, unsure=unsure)
 
     def scores(self, texts: Texts, **compute: Unpack[Compute]) -> np.ndarray:
         """Return the probability of each label, [texts, labels] float32, in input order.
@@ -164,6 +185,29 @@ class Bundle:
         if pool == "none":
             return token_vectors(self.classifier, store, **self._tokens(), **compute)
         return embed(self.classifier, store, pool=pool, **self._tokens(), **compute)
+
+    def explain(self, text: Text, label: str | None = None) -> Explanation:
+        """Return how much each word of a text (or pair) moved its answer.
+
+        Args:
+            text: One text, or (first, second) for a bundle of pairs.
+            label: The label to explain; None for the predicted one, or where there is none for the highest logit.
+
+        Raises:
+            DataError: The input is not a text (or a pair, for a bundle of pairs).
+            RecipeError: There is no such label.
+            MissingExtra: captum is not installed.
+        """
+        texts = self._cleaned(self._checked([text]))
+        settings = self.about.text
+        return explain(
+            self.classifier,
+            self.subwords,
+            texts,
+            max_length=settings.max_length,
+            truncate=settings.truncate,
+            target=self.predict(texts)[0].label if label is None else label,
+        )[0]
 
     def save(self, folder: str | Path, *, recipe_yaml: str | None = None) -> None:
         """Write the bundle as a folder, whole or not at all.
@@ -214,16 +258,17 @@ class Bundle:
             next="this bundle takes pairs of texts" if self.is_pair else "this bundle takes single texts as strings",
         )
 
-    def _encoded(self, texts: list[Text]) -> TokenStore:
-        # control characters go the same way as in training
+    def _cleaned(self, texts: list[Text]) -> Any:
+        """Return the texts without control characters: they go the same way as in training."""
         if self.is_pair:
             batch = RowBatch(texts=[text[0] for text in texts], pairs=[text[1] for text in texts]).clean()
-            cleaned: Any = list(zip(batch.texts, batch.pairs, strict=True))
-        else:
-            cleaned = RowBatch(texts=[text for text in texts if isinstance(text, str)]).clean().texts
+            return list(zip(batch.texts, batch.pairs, strict=True))
+        return RowBatch(texts=[text for text in texts if isinstance(text, str)]).clean().texts
+
+    def _encoded(self, texts: list[Text]) -> TokenStore:
         settings = self.about.text
         flat = self.subwords.encode_flat(
-            cleaned, max_length=settings.max_length, truncate=settings.truncate, pair=self.is_pair
+            self._cleaned(texts), max_length=settings.max_length, truncate=settings.truncate, pair=self.is_pair
         )
         return TokenStore(flat.ids, flat.offsets, flat.first_lengths, flat.full_lengths, flat.n_unknown)
 
@@ -236,9 +281,7 @@ class Bundle:
         ]
 
     def _scores(self, store: TokenStore, compute: Compute) -> np.ndarray:
-        logits = score(self.classifier, store, **self._tokens(), **compute)
-        scores: np.ndarray = plugins.find("task", self.task).scores(torch.from_numpy(logits)).numpy()
-        return scores
+        return probabilities(score(self.classifier, store, **self._tokens(), **compute), self.task, self.decision)
 
     def _tokens(self) -> dict[str, Any]:
         return {"pad_id": self.subwords.pad_id, "uses_token_types": self.subwords.uses_token_types}
@@ -263,6 +306,7 @@ def save_bundle(
         task=content["task"],
         text=text if isinstance(text, TextSettings) else text_settings(text),
         threshold=content.get("threshold"),
+        decision=content.get("decision"),
         data=dict(content.get("data") or {}),
         versions=dict(content.get("versions") or versions()),
         metrics=content.get("metrics"),

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from headrace.data.columns import Columns
-from headrace.data.examples import FILE, LABEL, PAIR, ROW, TEXT, BadRow, Examples
+from headrace.data.examples import FILE, LABEL, PAIR, ROW, SLICE, TEXT, BadRow, Examples
 from headrace.data.faults import Faults
 from headrace.data.mapped import MappedTable
 from headrace.data.rows import RowBatch
@@ -35,6 +35,7 @@ def schema_of(columns: Columns, *, has_file: bool) -> pa.Schema:
     fields.append((ROW, pa.int64()))
     if has_file:
         fields.append((FILE, pa.string()))
+    fields += [(SLICE + name, pa.string()) for name in columns.slices]
     return pa.schema(fields)
 
 
@@ -44,7 +45,9 @@ def write(folder: Path, batches: Iterable[RowBatch], schema: pa.Schema, faults: 
     Raises:
         DataError: There are faults (unless they are skipped), or no row is good.
     """
-    digest = hashlib.sha256(",".join(schema.names).encode())
+    # Of texts and labels alone: another choice of slices leaves tokens and runs as they are.
+    names = [name for name in schema.names if not name.startswith(SLICE)]
+    digest = hashlib.sha256(",".join(names).encode())
     n_rows = n_labelled = n_replaced = 0
     with pyarrow.ipc.new_file(str(folder / _ARROW_FILE), schema) as file:
         try:
@@ -101,6 +104,8 @@ def open_kept(folder: Path, *, source: str) -> Examples | None:
 
 def _record_batch(batch: RowBatch, schema: pa.Schema) -> pa.RecordBatch:
     values = {TEXT: batch.texts, PAIR: batch.pairs, LABEL: batch.labels, ROW: batch.rows, FILE: batch.files}
+    slices = [name for name in schema.names if name.startswith(SLICE)]
+    values |= dict(zip(slices, zip(*batch.slices, strict=True), strict=True))
     return pa.record_batch([pa.array(values[field.name], field.type) for field in schema], schema=schema)
 
 

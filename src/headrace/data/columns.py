@@ -22,6 +22,7 @@ class Columns:
         separator: Between the names in one multi-label column of joined names.
         multi_label: Whether one column holds a list of names.
         labels: Names and order of the labels; of a folder per label only these folders are read.
+        slices: Further columns that are kept as they are, for metrics on parts of the rows.
     """
 
     text: tuple[str, ...]
@@ -29,11 +30,15 @@ class Columns:
     separator: str | None = None
     multi_label: bool = False
     labels: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slices", tuple(dict.fromkeys(self.slices)))  # naming one twice does no harm
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The texts' and the labels' columns, in the order in which a record's values come."""
-        return self.text + self.label
+        """The columns of texts, labels and slices, in the order in which a record's values come."""
+        return self.text + self.label + self.slices
 
     @property
     def has_label_lists(self) -> bool:
@@ -71,12 +76,12 @@ def present(
         raise DataError(
             f"found columns {_listed(found)}, expected {_listed(wanted.names)}",
             where=where,
-            next=_advice(found, wanted.names, missing, delimiter),
+            next=_advice(found, wanted, missing, delimiter),
         )
     return wanted
 
 
-def _advice(found: Sequence[str], expected: Sequence[str], missing: Sequence[str], delimiter: str | None) -> str:
+def _advice(found: Sequence[str], expected: Columns, missing: Sequence[str], delimiter: str | None) -> str:
     if delimiter is not None and len(found) == 1:
         other = _other_delimiter(found[0], delimiter)
         if other:
@@ -87,7 +92,9 @@ def _advice(found: Sequence[str], expected: Sequence[str], missing: Sequence[str
     close = [(name, nearest(name, found)) for name in missing]
     if any(near for _, near in close):
         return "; ".join(f"for {name!r}, did you mean {near!r}?" for name, near in close if near)
-    if delimiter is not None and len(missing) == len(expected):
+    if set(missing) <= set(expected.slices):
+        return "name in data.slices only columns that each file has"
+    if delimiter is not None and len(missing) == len(expected.names):
         return "the first line must hold the columns' names: add them, or name the columns in data.text and data.label"
     return "name the columns in data.text and data.label as the source names them"
 

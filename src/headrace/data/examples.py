@@ -18,6 +18,7 @@ PAIR = "pair"
 LABEL = "label"
 ROW = "row"
 FILE = "file"
+SLICE = "slice:"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Examples:
     Attributes:
         table: Columns `text` (string), `pair` (string; sentence pairs only), `label` (string, or list of strings for
             multi-label; absent in unlabelled data), `row` (int64, the physical line on which the record begins, or the
-            row's number from 1 in Parquet and in memory), `file` (string; only a folder per label has it: the path inside that folder).
+            row's number from 1 in Parquet and in memory), `file` (string; only a folder per label has it: the path
+            inside that folder), and `slice:NAME` (string or null) for each further column that was asked for.
         rows: Positions in the table, int64, in this view's order.
         source: What a message calls it: the file, folder or hub id.
         fingerprint: sha256 over the texts and labels of the whole table (not of this choice of rows).
@@ -80,6 +82,11 @@ class Examples:
     def labels(self, start: int = 0, stop: int | None = None) -> list[Any]:
         """Return the labels of view rows [start, stop): strings, or lists of strings; None where there is none."""
         return self.column(LABEL, start, stop)
+
+    def slices(self) -> dict[str, list[str | None]]:
+        """Return the values of each further column that was asked for (`Columns.slices`), None where one is missing."""
+        names = [name for name in self.table.column_names if name.startswith(SLICE)]
+        return {name.removeprefix(SLICE): self.column(name) for name in names}
 
     def batches(self, size: int = 8192) -> Iterator[tuple[int, int]]:
         """Yield (start, stop) of consecutive view rows, so that a pass over the data holds few of them at a time."""

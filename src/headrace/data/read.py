@@ -177,6 +177,12 @@ def _open_path(path: Path, columns: Columns, options: _Options, *, name: str) ->
 
 
 def _open_folder(path: Path, columns: Columns, options: _Options, name: str) -> _Opened:
+    if columns.slices:
+        raise DataError(
+            f"a folder of texts has no column {columns.slices[0]!r}",
+            where=name,
+            next="remove data.slices, or give a file with columns",
+        )
     flat = not options.label_required and not columns.labels and folder.is_flat(path)
     labels = () if flat else folder.folder_labels(path, columns, source=name)
     # The column names of a folder are ours: what the recipe says of columns does not apply.

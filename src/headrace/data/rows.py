@@ -16,6 +16,7 @@ Record = tuple[int, Sequence[Any]]
 MAX_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 8192
 _BATCH_CHARACTERS = 16 << 20  # 8,192 texts of 1 MB would be 8 GB
+_MAX_SLICE_CHARACTERS = 200  # of a value that rows are parted by; enough to tell values apart
 _REPLACED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 _FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
@@ -29,6 +30,7 @@ class RowBatch:
     labels: list[Any] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    slices: list[list[str | None]] = field(default_factory=list)  # one list of values for each row
     n_replaced: int = 0
 
     def clean(self) -> RowBatch:
@@ -58,13 +60,13 @@ def batches(
     """Yield the good rows in batches; the bad ones go to `faults`."""
     text_name, pair_name = columns.text[0], columns.text[1] if len(columns.text) > 1 else None
     label_of = _label_reader(columns, label_required=label_required)
-    n_texts = len(columns.text)
+    n_texts, n_read = len(columns.text), len(columns.text) + len(columns.label)
     batch, n_characters = RowBatch(), 0
     for row, values in records:
         try:
             text = as_text(values[0], text_name)
             pair = as_text(values[1], pair_name) if pair_name is not None else ""
-            label = label_of(values[n_texts:]) if label_of is not None else None
+            label = label_of(values[n_texts:n_read]) if label_of is not None else None
         except BadCell as bad:
             file = f"/{values[-1]}" if has_file else ""
             faults.add(f"{file}:{row}:{bad.column}", bad.what, bad.next, _content(values))
@@ -77,6 +79,8 @@ def batches(
             batch.labels.append(label)
         if has_file:
             batch.files.append(_REPLACED.sub(_replacement, values[-1]))
+        elif columns.slices:
+            batch.slices.append([_as_slice(value) for value in values[n_read:]])
         n_characters += len(text) + len(pair)
         if len(batch.texts) == _BATCH_ROWS or n_characters > _BATCH_CHARACTERS:
             yield batch.clean()
@@ -101,6 +105,13 @@ def as_text(value: Any, column: str) -> str:
         if n_bytes > MAX_TEXT_BYTES:
             raise too_long(column, f"{n_bytes:,}")
     return str(value)
+
+
+def _as_slice(value: Any) -> str | None:
+    """Return a value of a further column as a short string, None where it is missing; none is a fault."""
+    if type(value) is not str and is_missing(value):
+        return None
+    return _REPLACED.sub(_replacement, str(value)[:_MAX_SLICE_CHARACTERS])
 
 
 def too_long(column: str, size: str) -> BadCell:

@@ -61,9 +61,9 @@ def peeked(
 
 
 def picked(objects: Iterable[Named], columns: Columns, faults: Faults, *, label_required: bool) -> Iterator[Record]:
-    """Yield the values of the columns of each mapping; records that lack one go to `faults`."""
+    """Yield the values of the columns of each mapping; records that lack a text or label go to `faults`."""
     names = columns.names
-    needed = names if label_required else columns.text
+    needed = columns.text + columns.label if label_required else columns.text
     for row, record in objects:
         try:
             yield row, [record[name] for name in names]

@@ -191,8 +191,7 @@ def _content_faults(raw: Mapping[str, Any]) -> Iterator[_Fault]:
     """Yield the faults that types cannot tell."""
     sections = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
     fit = sections.get("fit", {})
-    given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model"), ("decide",): raw.get("decide")}
-    given |= {("fit", "stages"): fit.get("stages"), ("baseline",): raw.get("baseline") or None}
+    given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model"), ("fit", "stages"): fit.get("stages")}
     for path, value in given.items():
         if value is not None:
             yield _Fault(f"{'.'.join(map(str, path))} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT, is_key=True)
@@ -216,14 +215,30 @@ def _content_faults(raw: Mapping[str, Any]) -> Iterator[_Fault]:
     if task == "multi_label" and fit.get("class_weights") is not None:
         what = "fit.class_weights is for task: single_label"
         yield _Fault(what, ("fit", "class_weights"), "use fit.pos_weight", is_key=True)
+    yield from _decide_faults(task, sections.get("decide", {}))
+
+
+def _decide_faults(task: str, decide: Mapping[str, Any]) -> Iterator[_Fault]:
+    calibrate, threshold = decide.get("calibrate"), decide.get("threshold", "auto")
+    others = {"single_label": ("platt", "isotonic"), "multi_label": ("temperature",)}
+    if calibrate in others.get(task, ()):
+        suited = "temperature" if task == "single_label" else "platt or isotonic"
+        yield _Fault(f"decide.calibrate: {calibrate} is not for task: {task}", ("decide", "calibrate"), f"use {suited}")
+    if task == "single_label" and threshold not in ("auto", "default"):
+        path: KeyPath = ("decide", "threshold")
+        yield _Fault(
+            "decide.threshold is for task: multi_label", path, "remove it: the highest score wins", is_key=True
+        )
 
 
 def _faults(error: ValidationError, places: Places) -> list[HeadraceError]:
     faults: list[HeadraceError] = []
     seen: set[KeyPath] = set()
-    for item in error.errors():
+    # Each branch of a union complains: of a mapping, the word that it could have been says nothing.
+    items = sorted(error.errors(), key=lambda item: item["type"] == "literal_error" and isinstance(item["input"], dict))
+    for item in items:
         path = _known_part(item["loc"])
-        if path in seen:  # each branch of a union complains; one line is enough
+        if path in seen:
             continue
         seen.add(path)
         dotted = ".".join(map(str, path))
@@ -248,6 +263,8 @@ def _known_part(loc: tuple[str | int, ...]) -> KeyPath:
         fields = getattr(model, "model_fields", None)
         if fields is None:
             break
+        if "[" in str(part) or part == model.__name__:
+            continue
         path.append(part)
         model = _model_in(fields[part].annotation) if part in fields else None
     return tuple(path)

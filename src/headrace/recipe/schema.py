@@ -50,6 +50,7 @@ class DataSettings(Closed):
     limit: Count | None = Field(None, description="use this many rows of train, validation included")
     downsample: Downsample | None = Field(None, description="fewer training rows of one kind")
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or leave out and list in bad_rows.jsonl")
+    slices: list[str] = Field(default_factory=list, description="further columns: the report shows metrics by value")
     allow: list[str] = Field(default_factory=list, description="findings (by code) that are known and fine")
     encoding: str | None = Field(None, description="of text files, when it is not UTF-8")
 
@@ -165,6 +166,51 @@ class FitSettings(Closed):
         return value
 
 
+class Costs(Closed):
+    """What a wrong yes and a wrong no cost."""
+
+    false_positive: Rate = Field(gt=0)
+    false_negative: Rate = Field(gt=0)
+
+
+class ThresholdRule(Closed):
+    """What the thresholds shall do: exactly one of the three."""
+
+    f_beta: Rate | None = Field(None, gt=0, description="above 1 recall weighs more, below 1 precision")
+    precision: Rate | None = Field(None, gt=0, lt=1, description="at least this on new data, with the most recall")
+    cost: Costs | None = Field(None, description="what a wrong yes and a wrong no cost")
+
+    @model_validator(mode="after")
+    def _one(self) -> ThresholdRule:
+        if sum(value is not None for value in (self.f_beta, self.precision, self.cost)) != 1:
+            raise ValueError("give exactly one of f_beta, precision and cost")
+        return self
+
+
+class Abstain(Closed):
+    """Answer "not sure" below a score, so that few of the other answers are wrong."""
+
+    error_rate: Rate = Field(gt=0, lt=1, description="largest share of wrong answers among those that are given")
+    confidence: Rate = Field(0.9, gt=0, lt=1, description="probability that the share is kept on new data")
+
+
+class DecideSettings(Closed):
+    """From scores to answers, chosen on validation."""
+
+    calibrate: Literal["auto", "temperature", "platt", "isotonic", "none"] = Field(
+        "auto", description="kept only if the log loss improves"
+    )
+    threshold: Literal["auto", "default", "f1"] | ThresholdRule = Field(
+        "auto", description="multi-label: one a label, kept only if macro F1 improves"
+    )
+    abstain: Abstain | None = Field(None, description="a share of wrong answers, or a mapping")
+
+    @field_validator("abstain", mode="before")
+    @classmethod
+    def _error_rate(cls, value: Any) -> Any:
+        return {"error_rate": value} if isinstance(value, float) else value
+
+
 class RecipeValues(Closed):
     """All keys of a recipe."""
 
@@ -174,14 +220,19 @@ class RecipeValues(Closed):
     head: HeadSettings = HeadSettings.model_validate({})
     fit: FitSettings = FitSettings.model_validate({})
     language_model: Any = Field(None, description=NOT_BUILT_YET)
-    decide: Any = Field(None, description=NOT_BUILT_YET)
-    baseline: Any = Field(False, description=f"false; anything else is {NOT_BUILT_YET}")
+    decide: DecideSettings = DecideSettings.model_validate({})
+    baseline: bool = Field(True, description="TF-IDF + logistic regression beside the run")
     logger: str | list[str] = Field(
         "tensorboard", description="tensorboard, csv, none, or another of Lightning's by name"
     )
     profiler: Literal["simple", "advanced", "pytorch"] | None = Field(None)
     trainer: dict[str, Any] = Field(default_factory=dict, description="any argument of lightning.Trainer")
     seed: Annotated[int, BeforeValidator(_as_number)] = Field(13, ge=0, lt=2**63)
+
+    @field_validator("decide", mode="before")
+    @classmethod
+    def _nothing_decided(cls, value: Any) -> Any:
+        return {"calibrate": "none", "threshold": "default"} if value == "none" else value
 
     @field_validator("backbone", "head", mode="before")
     @classmethod

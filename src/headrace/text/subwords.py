@@ -191,6 +191,17 @@ class Subwords:
         """Return each token as the vocabulary writes it; an id that it lacks gives an empty string."""
         return [self._tokenizer.id_to_token(int(id)) or "" for id in ids]
 
+    def spans(self, text: str) -> np.ndarray:
+        """Return where each token of one text stands in it, [tokens, 2] int64: first character and the one after.
+
+        These are all tokens, before any cut and without special ones. Tokens of one character (an emoji's bytes) have
+        the same span; one that stands for no character has an empty span. A text with lone surrogates is counted as
+        `without_lone_surrogates` gives it.
+        """
+        # `encode_batch_fast` does not keep track of offsets.
+        encoding = self._tokenizer.encode(without_lone_surrogates(text), add_special_tokens=False)
+        return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+
     def _parts(self, texts: list[str]) -> Parts:
         for position, text in enumerate(texts):
             if not isinstance(text, str):
@@ -211,11 +222,12 @@ class Subwords:
             return list(self._tokenizer.encode_batch_fast(texts, add_special_tokens=False))
         except (TypeError, UnicodeError):
             # Rust's strings hold no lone surrogates; JSON from the web does ("\ud800"). They become U+FFFD.
-            mended = [_without_lone_surrogates(text) for text in texts]
+            mended = [without_lone_surrogates(text) for text in texts]
             return list(self._tokenizer.encode_batch_fast(mended, add_special_tokens=False))
 
 
-def _without_lone_surrogates(text: str) -> str:
+def without_lone_surrogates(text: str) -> str:
+    """Return the text as the tokenizer reads it: half characters become U+FFFD, nearly every text stays itself."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

@@ -165,6 +165,7 @@ class TextDataModule(lightning.LightningDataModule):
             separator=settings.pop("label_separator", None),
             multi_label=kind_of_task(task) == "multi_label",
             labels=tuple(settings.pop("labels", None) or ()),
+            slices=tuple(settings.pop("slices", ())),
         )
         share = float(valid[:-1]) / 100 if isinstance(valid, str) and valid.endswith("%") else None
         sources = {"train": train, "valid": valid if share is None else None, "test": test}

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
 from headrace.bundle import prove_in_fresh_process, save_bundle
 from headrace.data.labels import label_counts
 from headrace.errors import RunError
-from headrace.evaluate import evaluate
-from headrace.evaluation import Evaluation
 from headrace.metrics import decisions
-from headrace.predict import score
 from headrace.recipe import Recipe
-from headrace.report import error_rows, versions, write_errors, write_report
+from headrace.report import REPORT, error_rows, versions, write_errors, write_page, write_report
 from headrace.tables import write_rows
 from headrace.train.checkpoints import best_weights
+from headrace.train.evidence import Evaluated, evaluated, evidence_of
 from headrace.train.fit import Run
-from headrace.train.prepare import Part
 from headrace.train.progress import duration
 from headrace.train.resume import Progress
+from headrace.train.sample import Sample
 from headrace.train.session import Session
 
-THRESHOLD = 0.5
 PROOF_TEXTS = 32
 
 
-def finish(session: Session, *, recipe: Recipe) -> Run:
+def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | None = None) -> Run:
     """Evaluate the best checkpoint, save and prove the bundle, write the report; return the finished run."""
     progress = session.result()
     if progress is None or progress.best is None:
@@ -44,37 +41,40 @@ def finish(session: Session, *, recipe: Recipe) -> Run:
     model.cpu().eval()  # the fresh process of the proof computes on the CPU
     timing = timing_of(progress)
 
-    part = session.prepared.test or session.prepared.valid
-    session.say(f"evaluating on {len(part):,} {part.name} rows")
     started = time.perf_counter()
-    scores = scores_of(session, part)
+    found = evaluated(session)
     timing["evaluate_s"] = time.perf_counter() - started
-    evaluation = evaluate(
-        part.targets,
-        scores,
-        labels=session.prepared.labels,
-        task=session.module.kind,
-        split=part.name,
-        threshold=THRESHOLD,
-    )
     folder = session.folder.path
-    write_predictions(session, part, scores)
-    rows = error_rows(part.examples, part.targets, scores, labels=session.prepared.labels, threshold=THRESHOLD)
+    write_predictions(session, found)
+    rows = error_rows(
+        found.part.examples, found.part.targets, found.scores, labels=session.prepared.labels, threshold=found.limits
+    )
     write_errors(folder / "errors.csv", rows)
-    _save_and_prove(session, recipe, evaluation)
+    _save_and_prove(session, recipe, found)
     timing["peak_memory_bytes"] = peak_memory_bytes()
     data = data_summary(session)
     data["training"] = {"history": progress.history, "best": asdict(progress.best)}
+    started = time.perf_counter()
+    evidence = evidence_of(session, found, progress=progress, change=session.initial_sample.change(Sample.of(model)))
+    timing["evidence_s"] = time.perf_counter() - started
+    if forecast is not None:
+        evidence["forecast"] = {
+            **forecast,
+            "actual_fit_s": timing["fit_s"],
+            "actual_peak_memory_bytes": timing["peak_memory_bytes"],
+        }
     write_report(
         folder,
-        evaluation=evaluation,
+        evaluation=found.evaluation,
         timing=timing,
         data=data,
         recipe=recipe.as_dict(),
         versions=versions(),
         findings=[asdict(finding) for finding in session.prepared.findings],
+        **evidence,
     )
-    return Run(folder, session.folder.bundle, evaluation, session.prepared.findings, timing)
+    write_page(folder, json.loads((folder / REPORT).read_text("utf-8")))
+    return Run(folder, session.folder.bundle, found.evaluation, session.prepared.findings, timing)
 
 
 def timing_of(progress: Progress) -> dict[str, Any]:
@@ -86,25 +86,12 @@ def timing_of(progress: Progress) -> dict[str, Any]:
     }
 
 
-def scores_of(session: Session, part: Part) -> np.ndarray:
-    """Return [rows, labels] float32 scores of a split, in its order."""
-    last = [time.monotonic()]
-
-    def told(done: int, total: int) -> None:
-        if time.monotonic() - last[0] >= 10.0:
-            last[0] = time.monotonic()
-            session.say(f"evaluated {done:,} of {total:,}")
-
-    logits = score(session.module.model, part, **session.prepared.padding, progress=told)
-    scores: np.ndarray = session.module.task.scores(torch.from_numpy(logits)).numpy()
-    return scores
-
-
-def write_predictions(session: Session, part: Part, scores: np.ndarray) -> None:
+def write_predictions(session: Session, found: Evaluated) -> None:
     """Write predictions.parquet: row, label, predicted and one score per label, in the split's order."""
+    part, scores = found.part, found.scores
     names = session.prepared.labels.names
     multi_label = session.module.kind == "multi_label"
-    decided = decisions(scores, multi_label=multi_label, threshold=THRESHOLD)
+    decided = decisions(scores, multi_label=multi_label, threshold=0.5 if found.limits is None else found.limits)
     kind: type = list if multi_label else str
     columns = {"row": int, "label": kind, "predicted": kind, **{f"score_{name}": float for name in names}}
 
@@ -120,7 +107,7 @@ def write_predictions(session: Session, part: Part, scores: np.ndarray) -> None:
     write_rows(session.folder.path / "predictions.parquet", columns, rows())
 
 
-def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) -> None:
+def _save_and_prove(session: Session, recipe: Recipe, found: Evaluated) -> None:
     prepared, folder = session.prepared, session.folder
     data = session.recipe.data
     bundle = save_bundle(
@@ -136,11 +123,12 @@ def _save_and_prove(session: Session, recipe: Recipe, evaluation: Evaluation) ->
             "label_columns": [data.label] if isinstance(data.label, str) else list(data.label),
             "separator": data.label_separator,
         },
-        threshold=THRESHOLD if session.module.kind == "multi_label" else None,
+        threshold=None,
+        decision=found.choice.decision.as_dict(),
         recipe_yaml=recipe.to_yaml(),
         data={"fingerprints": prepared.fingerprints()},
         versions=versions(),
-        metrics=evaluation.as_dict()["metrics"],
+        metrics=found.evaluation.as_dict()["metrics"],
     )
     part = prepared.test or prepared.valid
     texts = part.examples.texts(0, min(PROOF_TEXTS, len(part)))

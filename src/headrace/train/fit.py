@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,9 +31,15 @@ from headrace.tables import write_rows
 from headrace.train.given import with_sources
 from headrace.train.prepare import DataPlan, Prepared, prepare
 from headrace.train.progress import Echo, duration
-from headrace.train.run import FREE_KEYS, RunFolder, default_folder
+from headrace.train.run import FREE_KEYS, REEVALUATED_KEYS, RunFolder, default_folder, part_of
 from headrace.train.signals import Signals
 
+if TYPE_CHECKING:
+    from headrace.train.session import Session
+
+logger = logging.getLogger(__name__)
+
+FORECAST = "forecast.json"
 # Where a file lies does not matter to a run, what it holds does: that is in the fingerprints.
 _PLACES = {("data", name) for name in ("train", "valid", "test", "url", "sha256")}
 
@@ -140,6 +147,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
 
     session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
     identity = _identity(values, prepared, session.initial_sha256)
+    _ = session.initial_sample  # taken now: afterwards the weights have moved
     if force:
         _clear(folder)
     folder.refuse_other(identity)
@@ -147,18 +155,39 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     write_text(folder.recipe, recipe.to_yaml())
     write_json(folder.path / "sources.json", _marks(values))
     report = _report_of(folder)
-    if report is not None and session.result() is not None:
+    if report is not None and session.result() is not None and _evaluated_so(values, report):
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
 
     folder.set_status("preparing")
     _write_bad_rows(folder, prepared)
+    expected = _forecast(session)
     session.train()
     folder.set_status("evaluating")
-    run = finish(session, recipe=recipe)
+    run = finish(session, recipe=recipe, forecast=expected)
     folder.set_status("finished")
     say(f"finished in {duration(time.perf_counter() - started)}: {folder.path}")
     return run
+
+
+def _forecast(session: Session) -> dict[str, Any] | None:
+    """Say what the training will cost, and keep it for the report; a run that goes on has its first forecast."""
+    from headrace.train.forecast import FIT_SHARE, forecast
+
+    path = session.folder.path / FORECAST
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return kept
+    if session.result() is not None or list(session.folder.checkpoints.glob("*.ckpt")):
+        return None
+    found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE)
+    if found.fit_s is None or found.peak_memory_bytes is None:
+        logger.debug("no forecast: %s", found.reason)
+        return None
+    memory = found.peak_memory_bytes / 1e9
+    session.say(f"forecast: about {duration(found.wall_s or found.fit_s)}, {memory:.1f} GB of memory")
+    write_json(path, found.as_dict())
+    return found.as_dict()
 
 
 class _Findings(HeadraceError):
@@ -186,6 +215,12 @@ def _report_of(folder: RunFolder) -> dict[str, Any] | None:
     except (OSError, json.JSONDecodeError):
         return None
     return report
+
+
+def _evaluated_so(values: RecipeValues, report: Mapping[str, Any]) -> bool:
+    """Return whether the report was made with the same settings of the evaluation."""
+    now, then = flat(values.model_dump(mode="json")), flat(dict(report["recipe"]))
+    return all(now.get(path) == then.get(path) for path in {*now, *then} if part_of(path, REEVALUATED_KEYS))
 
 
 def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
@@ -216,7 +251,16 @@ def _clear(folder: RunFolder) -> None:
             path.unlink()
         elif path.is_dir():
             shutil.rmtree(path)
-    names = ("run.json", "status.json", "training.json", "report.json", "errors.csv", "predictions.parquet")
+    names = (
+        "run.json",
+        "status.json",
+        FORECAST,
+        "report.html",
+        "training.json",
+        "report.json",
+        "errors.csv",
+        "predictions.parquet",
+    )
     for name in (*names, "sources.json", "bad_rows.jsonl", "worker_error.json"):
         (folder.path / name).unlink(missing_ok=True)
 
@@ -233,6 +277,7 @@ def data_plan(values: RecipeValues) -> DataPlan:
         separator=data.label_separator,
         multi_label=kind_of_task(values.task) == "multi_label",
         labels=tuple(data.labels or ()),
+        slices=tuple(data.slices),
     )
     share = data.valid_share
     return DataPlan(
@@ -325,7 +370,7 @@ def _by_label(weights: Mapping[str, float], names: tuple[str, ...], where: str) 
 
 def _identity(values: RecipeValues, prepared: Prepared, model_sha256: str) -> dict[str, Any]:
     leaves = flat(values.model_dump(mode="json"))
-    fixed = {path: value for path, value in leaves.items() if path not in FREE_KEYS and path not in _PLACES}
+    fixed = {path: value for path, value in leaves.items() if not part_of(path, FREE_KEYS | _PLACES)}
     kept = {path: value for path, value in fixed.items() if value != {}}  # `trainer:` without a key that is not free
     identity = {".".join(map(str, path)): value for path, value in kept.items()}
     identity |= {f"content of {name}": value for name, value in prepared.fingerprints().items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from headrace.data.examples import SLICE
 from headrace.data.read import Columns, read
 from headrace.errors import RecipeError
 from headrace.files import cache_folder
@@ -54,6 +55,13 @@ def _keep_in_folder(
             where="fit(train=, valid=, test=)",
             next="give all of them in memory, or all as files",
         )
+    clash = sorted({"text", "pair", "label"} & set(columns.slices))
+    if clash:  # the file in the run's folder has columns of these names
+        raise RecipeError(
+            f"a slice cannot be called {clash[0]!r} where the rows are in memory",
+            where="data.slices",
+            next="rename the column",
+        )
     changes: dict[str, Any] = {}
     for name, value in objects.items():
         examples = read(value, columns, cache=cache_folder(), split=name)
@@ -61,11 +69,12 @@ def _keep_in_folder(
         path = folder / "data" / f"{name}-{examples.fingerprint[:16]}.parquet"
         kinds: dict[str, type] = {"text": str, **({"pair": str} if examples.is_pair else {})}
         kinds["label"] = list if examples.is_multi_label else str
-        names = list(kinds)
+        names = [*kinds, *(SLICE + name for name in examples.slices())]
+        kinds |= dict.fromkeys(examples.slices(), str)
         rows = (
             row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True)
         )
-        if not path.is_file():
+        if columns.slices or not path.is_file():  # the file's name does not tell which columns are kept beside
             write_rows(path, kinds, rows)
         changes[f"data.{name}"] = str(path.resolve())
         changes["data.text"] = ["text", "pair"] if examples.is_pair else "text"

@@ -162,7 +162,9 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
     if test is not None:
         store = _tokens(plan, test, subwords, cache, progress, "test")
         tested = _part("test", test, store, np.arange(len(test)), labels)
-    findings += _audited(train.examples, None if own_valid is None else valid.examples, test, labels, cache)
+    # What was divided here is looked at as its source has it, so that the numbers are those of the file.
+    divided = whole.take(np.union1d(train_rows, valid_rows)) if own_valid is None else None
+    findings += _audited(train.examples, valid.examples, test, labels, cache, divided)
     sources = [source for source in (whole, own_valid, test) if source is not None]
     return Prepared(
         train=train,
@@ -177,13 +179,18 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
 
 
 def _audited(
-    train: Examples, valid: Examples | None, test: Examples | None, labels: LabelSet, cache: Path
+    train: Examples,
+    valid: Examples,
+    test: Examples | None,
+    labels: LabelSet,
+    cache: Path,
+    divided: Examples | None,
 ) -> list[Finding]:
     depends_on = [*labels.names]
-    for part in (train, valid, test):
+    for part in (train, valid, test, divided):
         # a finding names file and row, and the rows that could not be read are no part of the content
         depends_on += ["none"] if part is None else [part.content_key(), part.source, repr(part.bad_rows)]
-    return kept_findings(cache, *depends_on, compute=lambda: audit(train, valid, test, labels))
+    return kept_findings(cache, *depends_on, compute=lambda: audit(train, valid, test, labels, divided=divided))
 
 
 def _read(plan: DataPlan, source: Any, split_name: str, cache: Path) -> Examples:

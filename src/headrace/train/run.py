@@ -16,8 +16,14 @@ from headrace.errors import RunError
 from headrace.files import remove_leftovers, write_json
 from headrace.recipe import Recipe
 
+# Only the evaluation depends on these: a finished run is evaluated anew with other ones, from the weights that it has.
+REEVALUATED_KEYS = {
+    ("decide",),
+    ("baseline",),
+    ("data", "slices"),
+}
 # These may change between two calls of one run: they do not move a weight.
-FREE_KEYS = {
+FREE_KEYS = REEVALUATED_KEYS | {
     ("logger",),
     ("profiler",),
     ("fit", "checkpoint_every_s"),
@@ -29,6 +35,11 @@ FREE_KEYS = {
     ("trainer", "log_every_n_steps"),
     ("trainer", "num_sanity_val_steps"),
 }
+
+
+def part_of(path: tuple[str | int, ...], keys: set[tuple[str, ...]]) -> bool:
+    """Return whether a key of the recipe is one of `keys`, or stands in one of them."""
+    return any(path[:end] in keys for end in range(1, len(path) + 1))
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from headrace.errors import DataError, HeadraceError, Interrupted, ModelError, RecipeError, RunError, TrainingStopped
-from headrace.files import write_json
+from headrace.files import cache_folder, write_json
 from headrace.head import CLASSICAL
 from headrace.recipe.schema import RecipeValues
 from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
@@ -26,6 +26,7 @@ from headrace.train.prepare import Prepared
 from headrace.train.progress import Curves, Echo, ProgressLines
 from headrace.train.resume import Goal, Keeper, Progress, put_counters
 from headrace.train.run import RunFolder
+from headrace.train.sample import Sample
 from headrace.train.signals import Signals
 from headrace.train.stages import Stage
 from headrace.train.trainer import (
@@ -45,6 +46,7 @@ class Session:
     folder: RunFolder
     signals: Signals
     say: Echo
+    cache: Path = field(default_factory=cache_folder)
 
     @cached_property
     def module(self) -> ClassifierModule:
@@ -100,6 +102,11 @@ class Session:
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def initial_sample(self) -> Sample:
+        """Some of the initial weights; asked for before training, it tells afterwards what has learnt."""
+        return Sample.of(self.module.model)
 
     @property
     def is_classical(self) -> bool:

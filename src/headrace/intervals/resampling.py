@@ -1,4 +1,4 @@
-"""95 % intervals: Wilson's for shares of rows, the percentile bootstrap over rows for everything else."""
+"""Metrics on resamples of the rows, by counting rows instead of copying them."""
 
 from __future__ import annotations
 
@@ -17,53 +17,12 @@ from headrace.metrics import (
     row_losses,
 )
 
-WILSON = "wilson"
-BOOTSTRAP = "bootstrap"
-#: The standard normal's 0.975 quantile and the two tails that a 95 % interval leaves out.
-NORMAL_QUANTILE = 1.959963984540054
-TAILS = (2.5, 97.5)
-#: Under so many rows of either kind the bootstrap's tails are made of a handful of rows: no interval.
-MIN_ROWS = 20
-#: A macro mean still gets one (with a note) when each label has this many: a resample without any has chance < e^-10.
-MIN_ROWS_IN_MACRO = 10
 #: Cells (rows x resamples) in work at once: four float32 and two int64 arrays of this size are some 64 MB.
 _CHUNK_CELLS = 2_000_000
 _LABELS_AT_ONCE = 64
 #: Rows x labels x resamples that the ranked metrics may cost (about 8 s a billion); above, fewer resamples are drawn.
 RANKING_CELLS = 3_000_000_000
 MIN_RESAMPLES = 200
-
-
-def wilson(successes: int, n: int) -> tuple[float, float] | None:
-    """Return Wilson's score interval for `successes` of `n`; None for no rows.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-        American Statistical Association 22 (1927), 209-212.
-    """
-    if n == 0:
-        return None
-    z2 = NORMAL_QUANTILE**2
-    share = successes / n
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = NORMAL_QUANTILE / (1 + z2 / n) * float(np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)))
-    # the bound at 0 or n successes is 0 or 1 exactly; rounding would leave 1e-17
-    return (0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
-
-
-def percentiles(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the percentile bootstrap's interval from the values of the resamples; NaN values are left out.
-
-    None if fewer than half of the resamples have a value, or all have the same one: then there is nothing to tell.
-
-    Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
-    """
-    defined = values[~np.isnan(values)]
-    if len(defined) == 0 or 2 * len(defined) < len(values):
-        return None
-    if float(np.ptp(defined)) < 1e-12:
-        return None
-    low, high = np.percentile(defined, TAILS)
-    return float(low), float(high)
 
 
 def resampled_rows(n_rows: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from headrace.data.examples import LabelSet
-from headrace.errors import DataError, RecipeError, suggestion
+from headrace.errors import RecipeError, suggestion
+from headrace.evaluate.scored import Scored, checked, fitting
 from headrace.evaluation import Evaluation, Interval
 from headrace.intervals import (
     BOOTSTRAP,
+    DELONG,
+    HALL,
     MIN_ROWS,
     MIN_ROWS_IN_MACRO,
     WILSON,
+    Area,
     Resampled,
+    corrected_percentiles,
+    f1_influence,
+    hall,
+    mean_area,
+    mean_influence,
     percentiles,
     resample,
     resample_metric,
     wilson,
 )
 from headrace.metrics import (
-    METRICS,
     MULTI_LABEL,
     REGISTERED,
     SINGLE_LABEL,
     LabelCounts,
+    Metric,
     areas_per_label,
     confusion_matrix,
     decisions,
     is_binary,
     is_correct,
+    mean_of_defined,
     number,
     one_column_per_label,
+    row_losses,
 )
 
-__all__ = ["METRICS", "Evaluation", "Interval", "evaluate", "monitor_value"]
-
+#: An ROC AUC above the first, from fewer rows of the rarer kind than the second, is told to have a narrow interval:
+#: a label's few worst rows decide it, and most samples have none (coverage in docs/results.md, made by
+#: benchmarks/coverage.py).
+NEAR_ONE = 0.95
+ENOUGH_NEAR_ONE = 100
 _RANKED = ("roc_auc", "average_precision", "roc_auc_macro", "average_precision_macro")
 
 
@@ -53,29 +66,6 @@ class Options(TypedDict, total=False):
     threshold: float | np.ndarray | None
     seed: int
     resamples: int
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Checked input of an evaluation, and what its intervals are drawn with."""
-
-    targets: np.ndarray
-    scores: np.ndarray
-    decided: np.ndarray
-    names: tuple[str, ...]
-    resamples: int
-    seed: int
-    has_label: np.ndarray = field(repr=False)  # bool [rows, labels]
-
-    @property
-    def n_rows(self) -> int:
-        """How many rows are evaluated."""
-        return len(self.targets)
-
-    def rows_of_rarer_kind(self) -> np.ndarray:
-        """Return int [labels]: rows with the label or without it, whichever are fewer."""
-        support = self.has_label.sum(axis=0)
-        return np.asarray(np.minimum(support, self.n_rows - support))
 
 
 def evaluate(
@@ -96,12 +86,12 @@ def evaluate(
     """
     threshold = options.get("threshold")
     given = 0.5 if threshold is None else threshold
-    targets, scores = _checked(targets, scores, labels=labels, task=task)
+    targets, scores = checked(targets, scores, labels=labels, task=task)
     multi_label = targets.ndim == 2
-    scored = _Scored(
+    scored = Scored(
         targets=targets,
         scores=scores,
-        decided=decisions(scores, multi_label=multi_label, threshold=_fitting(given, len(labels))),
+        decided=decisions(scores, multi_label=multi_label, threshold=fitting(given, len(labels))),
         names=labels.names,
         resamples=options.get("resamples", 1000),
         seed=options.get("seed", 0),
@@ -157,75 +147,80 @@ def monitor_value(
     return metric.function(targets, decisions(scores, multi_label=targets.ndim == 2, threshold=given))
 
 
-def _checked(targets: np.ndarray, scores: np.ndarray, *, labels: LabelSet, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays that fit each other, the labels and the task."""
-    targets, scores = np.asarray(targets), np.asarray(scores)
-    if task not in REGISTERED:
-        raise RecipeError(f"there is no task named {task!r}", where="task", next=suggestion(task, REGISTERED))
-    if len(targets) == 0:
-        raise DataError("there are no rows to evaluate", where="targets", next="give at least one row with labels")
-    expected = (len(targets), len(labels))
-    fits = targets.shape == (expected if task == MULTI_LABEL else expected[:1]) and scores.shape == expected
-    if not fits:
-        raise DataError(
-            f"targets of shape {targets.shape} and scores of shape {scores.shape} are not those of {task} "
-            f"with {len(labels)} labels",
-            where="targets, scores",
-            next="give one row of scores per row of targets, one column per label",
-        )
-    bad = ~((scores >= 0) & (scores <= 1)).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        raise DataError(
-            f"{int(bad.sum()):,} of {len(scores):,} rows have a score that is no number in [0, 1], "
-            f"the first is {scores[row].tolist()}",
-            where=f"scores:{row}",
-            next="give probabilities, not logits; NaN comes from a training that went wrong",
-        )
-    allowed = np.isin(targets, (0, 1)) if task == MULTI_LABEL else (targets >= 0) & (targets < len(labels))
-    if not allowed.all() or (task == SINGLE_LABEL and not np.issubdtype(targets.dtype, np.integer)):
-        found = targets[~allowed].ravel()[0] if not allowed.all() else targets.dtype
-        wanted = "0 and 1" if task == MULTI_LABEL else f"whole numbers from 0 to {len(labels) - 1}"
-        raise DataError(f"targets hold {found}", where="targets", next=f"give {wanted}")
-    return targets, scores
-
-
-def _fitting(threshold: float | np.ndarray, n_labels: int) -> float | np.ndarray:
-    values = threshold if np.ndim(threshold) == 0 else np.asarray(threshold)
-    if np.shape(values) not in ((), (n_labels,)):
-        raise DataError(
-            f"{np.size(values)} thresholds for {n_labels} labels", where="threshold", next="give one, or one per label"
-        )
-    return values
-
-
-def _metrics(scored: _Scored, resampled: Resampled) -> dict[str, Interval]:
+def _metrics(scored: Scored, resampled: Resampled) -> dict[str, Interval]:
     multi_label = scored.targets.ndim == 2
     binary = is_binary(scored.targets, len(scored.names))
     found = {}
     for name, metric in REGISTERED[MULTI_LABEL if multi_label else SINGLE_LABEL].items():
         if name in _RANKED and name.endswith("_macro") == binary:
             continue  # of two labels the second is reported, of others the mean
-        second = scored.scores if metric.uses == "scores" else scored.decided
-        value = metric.function(scored.targets, second)
+        value = metric.function(scored.targets, scored.scores if metric.uses == "scores" else scored.decided)
         if name == "accuracy" or (name == "f1_micro" and not multi_label):
             found[name] = _share(int(is_correct(scored.targets, scored.decided).sum()), scored.n_rows, "")
         elif value is None:
             found[name] = Interval(None, note="no label has what it takes: see the notes")
         elif name in _RANKED:
-            note, enough = _ranked_note(scored)
-            found[name] = _bootstrapped(value, resampled.metrics[name] if enough else None, note, scored.n_rows)
+            found[name] = _ranked(scored, resampled, name, value)
+        elif name == "log_loss":
+            found[name] = _mean(row_losses(scored.targets, scored.scores), (0.0, np.inf))
+        elif name == "hamming_loss":
+            found[name] = _mean((scored.has_label != scored.has_decided).mean(axis=1), (0.0, 1.0))
         else:
-            drawn = resampled.metrics.get(name)
-            if drawn is None:
-                drawn = resample_metric(
-                    metric.function, scored.targets, second, resamples=scored.resamples, seed=scored.seed
-                )
-            found[name] = _bootstrapped(value, drawn, None, scored.n_rows)
+            found[name] = _resampled(scored, resampled, metric, value)
     return found
 
 
-def _ranked_note(scored: _Scored) -> tuple[str | None, bool]:
+def _mean(values: np.ndarray, bounds: tuple[float, float]) -> Interval:
+    """Return a mean over the rows."""
+    value = float(values.mean())
+    if len(values) < MIN_ROWS:
+        return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
+    span = hall(value, mean_influence(values), df=len(values) - 1, bounds=bounds)
+    if span is None:
+        return Interval(value, note="no interval: all rows have the same value")
+    return Interval(value, *span, method=HALL)
+
+
+def _resampled(scored: Scored, resampled: Resampled, metric: Metric, value: float) -> Interval:
+    """Return any other metric; one that is not built in is computed on the rows of each resample."""
+    drawn = resampled.metrics.get(metric.name)
+    if drawn is None:
+        second = scored.scores if metric.uses == "scores" else scored.decided
+        drawn = resample_metric(metric.function, scored.targets, second, resamples=scored.resamples, seed=scored.seed)
+    influence = None
+    if metric.name == "f1_macro":
+        influence = mean_of_defined(scored.f1_influence)
+    elif metric.name == "f1_micro":
+        pooled = f1_influence(scored.has_label.reshape(-1, 1), scored.has_decided.reshape(-1, 1))
+        influence = pooled.reshape(scored.scores.shape).sum(axis=1)  # the rows of all labels taken for one label
+    return _bootstrapped(value, drawn, None, scored.n_rows, influence=influence)
+
+
+def _ranked(scored: Scored, resampled: Resampled, name: str, value: float) -> Interval:
+    """Return a ranked metric: the mean over the labels, or that of the second of two."""
+    note, enough = _ranked_note(scored)
+    if not enough:
+        return _bootstrapped(value, None, note, scored.n_rows)
+    binary = is_binary(scored.targets, len(scored.names))
+    judged = [i for i in range(1 if binary else 0, len(scored.names)) if scored.areas[i] is not None]
+    if name.startswith("roc_auc"):
+        area = mean_area([area for area in scored.areas[judged[0] :] if area is not None])
+        return _area(value, area, int(scored.rows_of_rarer_kind()[judged].min()), note)
+    influence = np.mean([scored.precision_influence(i) for i in judged], axis=0)
+    return _bootstrapped(value, resampled.metrics[name], note, scored.n_rows, influence=influence)
+
+
+def _area(value: float, area: Area, n_rarer: int, note: str | None) -> Interval:
+    if note is None and value > NEAR_ONE and n_rarer < ENOUGH_NEAR_ONE:
+        note = f"from {n_rarer} rows of the rarer kind an interval so near 1 tends to be too narrow"
+    span = hall(value, area.influence, df=area.df, bounds=(0.0, 1.0))
+    if span is None:
+        why = "no interval: no row is ranked better or worse than another, so nothing tells how far the value may vary"
+        return Interval(value, note=why)
+    return Interval(value, *span, method=DELONG, note=note)
+
+
+def _ranked_note(scored: Scored) -> tuple[str | None, bool]:
     """Return what to know of a ranked metric over labels, and whether it gets an interval."""
     rarer = scored.rows_of_rarer_kind()
     judged = [1] if is_binary(scored.targets, len(scored.names)) else range(len(scored.names))
@@ -238,14 +233,21 @@ def _ranked_note(scored: _Scored) -> tuple[str | None, bool]:
     return f"fewer than {MIN_ROWS} rows with or without the label {named}: {outcome}", enough
 
 
-def _bootstrapped(value: float | None, drawn: np.ndarray | None, note: str | None, n_rows: int) -> Interval:
+def _bootstrapped(
+    value: float | None,
+    drawn: np.ndarray | None,
+    note: str | None,
+    n_rows: int,
+    *,
+    influence: np.ndarray | None = None,
+) -> Interval:
     if value is None or drawn is None:
         return Interval(value, note=note)
     if n_rows < MIN_ROWS:
         return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
     if len(drawn) == 0:
         return Interval(value, note="no interval: too many rows and labels to resample a ranking in reasonable time")
-    span = percentiles(drawn)
+    span = percentiles(drawn) if influence is None else corrected_percentiles(drawn, value, influence)
     if span is None:
         return Interval(value, note="no interval: all resamples gave the same value")
     return Interval(value, *span, method=BOOTSTRAP, note=note)
@@ -256,31 +258,47 @@ def _share(successes: int, n: int, why_none: str) -> Interval:
     return Interval(None, note=why_none) if span is None else Interval(successes / n, *span, method=WILSON)
 
 
-def _per_label(scored: _Scored, resampled: Resampled) -> dict[str, dict[str, Any]]:
+def _per_label(scored: Scored, resampled: Resampled) -> dict[str, dict[str, Any]]:
     counts = LabelCounts.of(scored.targets, scored.decided, len(scored.names))
-    areas = areas_per_label(scored.targets, scored.scores)
-    rarer, f1 = scored.rows_of_rarer_kind(), counts.f1()
+    ranked = areas_per_label(scored.targets, scored.scores)
+    f1 = counts.f1()
     found: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(scored.names):
         hits, decided, support = int(counts.hits[i]), int(counts.decided[i]), int(counts.support[i])
-        missing = "no row has the label" if support == 0 else "every row has the label"
-        few = None if rarer[i] >= MIN_ROWS else _few(support, scored.n_rows)
-        ranked = {}
-        for key, values, drawn in zip(_RANKED, areas, (resampled.roc_auc, resampled.average_precision), strict=False):
-            kept = drawn[:, i] if few is None else None
-            note = missing if rarer[i] == 0 else few
-            ranked[key] = _bootstrapped(number(values[i]), kept, note, scored.n_rows)
+        roc_auc, average_precision = _ranked_label(scored, resampled, i, [number(values[i]) for values in ranked])
         found[name] = {
             "precision": _share(hits, decided, "the label was never predicted"),
             "recall": _share(hits, support, "no row has the label"),
             "f1": Interval(None, note="no row has the label and it was never predicted")
             if support + decided == 0
-            else _bootstrapped(float(f1[i]), resampled.f1[:, i], None, scored.n_rows),
+            else _bootstrapped(
+                float(f1[i]), resampled.f1[:, i], None, scored.n_rows, influence=scored.f1_influence[:, i]
+            ),
             "support": support,
             "n_predicted": decided,
-            **ranked,
+            "roc_auc": roc_auc,
+            "average_precision": average_precision,
         }
     return found
+
+
+def _ranked_label(
+    scored: Scored, resampled: Resampled, label: int, values: list[float | None]
+) -> tuple[Interval, Interval]:
+    """Return the ROC AUC and the average precision of one label, from their values."""
+    support, area = int(scored.has_label[:, label].sum()), scored.areas[label]
+    roc_auc, precision = values
+    rarer = min(support, scored.n_rows - support)
+    if area is None or roc_auc is None or rarer < MIN_ROWS:
+        missing = "no row has the label" if support == 0 else "every row has the label"
+        why = missing if area is None else _few(support, scored.n_rows)
+        return Interval(roc_auc, note=why), Interval(precision, note=why)
+    drawn = resampled.average_precision[:, label]
+    influence = scored.precision_influence(label)
+    return (
+        _area(roc_auc, area, rarer, None),
+        _bootstrapped(precision, drawn, None, scored.n_rows, influence=influence),
+    )
 
 
 def _few(support: int, n_rows: int) -> str:
@@ -288,7 +306,7 @@ def _few(support: int, n_rows: int) -> str:
     return f"no interval: {n} rows {kind} the label, {MIN_ROWS} are needed"
 
 
-def _notes(scored: _Scored) -> list[str]:
+def _notes(scored: Scored) -> list[str]:
     notes = []
     if scored.n_rows < MIN_ROWS:
         notes.append(f"{scored.n_rows} rows are too few for bootstrap intervals; {MIN_ROWS} are needed")

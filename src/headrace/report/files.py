@@ -6,7 +6,8 @@ import importlib.metadata
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def write_report(
     data: Mapping[str, Any],
     recipe: Mapping[str, Any],
     versions: Mapping[str, Any],
-    findings: Sequence[Any] = (),
+    **evidence: Any,
 ) -> Path:
     """Write report.json into a run's folder, whole or not at all, and return its path.
 
@@ -44,14 +45,18 @@ def write_report(
         data: Sources, counts, fingerprints.
         recipe: The resolved recipe.
         versions: See `versions`.
-        findings: What a reader should know about data and run: texts, or mappings.
+        **evidence: More keys of the report, such as `findings` (what a reader should know about data and run: texts, or
+            mappings), `decide`, `baseline`, `diagnoses`, `slices`, `leaks`, `curves`, `training_curve`, `errors`,
+            `forecast`, `check`. `created` is the time of writing in UTC unless it is given.
 
     Raises:
         RunError: The disk is full or the folder cannot be written.
     """
     path = Path(folder) / REPORT
-    parts = {"timing": timing, "data": data, "recipe": recipe, "versions": versions, "findings": findings}
-    write_json(path, _plain({"format_version": FORMAT_VERSION, **evaluation.as_dict(), **parts}))
+    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    parts = {"timing": timing, "data": data, "recipe": recipe, "versions": versions, "findings": ()}
+    head = {"format_version": FORMAT_VERSION, "created": created}
+    write_json(path, _plain({**head, **evaluation.as_dict(), **parts, **evidence}))
     return path
 
 

@@ -1,0 +1,257 @@
+"""The verdict between two classifiers from their scores of the same rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from headrace.compare.paired import (
+    Paired,
+    holm,
+    paired_areas,
+    paired_means,
+    paired_resamples,
+    paired_shares,
+)
+from headrace.compare.verdict import Comparison, compared
+from headrace.data.examples import LabelSet
+from headrace.errors import RecipeError, suggestion
+from headrace.evaluate.scored import checked, fitting
+from headrace.evaluation import Interval
+from headrace.intervals import MIN_ROWS, MIN_ROWS_IN_MACRO, Area, Resampled, resample, resample_metric, resampled_rows
+from headrace.metrics import (
+    MULTI_LABEL,
+    REGISTERED,
+    decisions,
+    is_binary,
+    is_correct,
+    one_column_per_label,
+    row_losses,
+)
+
+TOO_MANY = "no interval: too many rows and labels to resample a ranking in reasonable time"
+RANKED = ("roc_auc", "average_precision", "roc_auc_macro", "average_precision_macro")
+
+
+class Options(TypedDict, total=False):
+    """What `compare_scores` takes besides its subject.
+
+    Attributes:
+        metric: What the verdict is about; by default accuracy, in multi-label the mean ROC AUC.
+        threshold_a, threshold_b: Multi-label alone: one number or one per label, 0.5 by default.
+        seed: Of the resamples, 0 by default.
+        resamples: Of the bootstrap, 1,000 by default.
+        whole: Also compare all other metrics and each label's ROC AUC; False by default.
+    """
+
+    metric: str | None
+    threshold_a: float | np.ndarray | None
+    threshold_b: float | np.ndarray | None
+    seed: int
+    resamples: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One classifier's scores of the rows, and what it decided.
+
+    Attributes:
+        name: What the reader knows it by.
+        targets: int64 [rows] or 0/1 [rows, labels].
+        scores: [rows, labels].
+        decided: In the form of the targets.
+        seed, resamples: Of the bootstrap; equal for those that are compared, so that their resamples are the same.
+    """
+
+    name: str
+    targets: np.ndarray
+    scores: np.ndarray
+    decided: np.ndarray
+    seed: int = 0
+    resamples: int = 1000
+
+    @cached_property
+    def resampled(self) -> Resampled:
+        """The built-in metrics on the resamples."""
+        return resample(self.targets, self.scores, self.decided, resamples=self.resamples, seed=self.seed)
+
+    def value(self, metric: str) -> float | None:
+        """Return a metric on the rows."""
+        known = REGISTERED[_task(self.targets)][metric]
+        return known.function(self.targets, self.scores if known.uses == "scores" else self.decided)
+
+    def drawn(self, metric: str) -> np.ndarray:
+        """Return a metric on each resample: float64 [resamples], NaN where it has no value."""
+        if metric == "accuracy":
+            correct = is_correct(self.targets, self.decided)
+            drawn = resampled_rows(len(correct), resamples=self.resamples, seed=self.seed)
+            return np.concatenate([correct[rows].mean(axis=0) for rows in drawn])
+        found = self.resampled.metrics.get(metric)
+        return self._drawn_by_rows(metric) if found is None else found
+
+    def _drawn_by_rows(self, metric: str) -> np.ndarray:
+        known = REGISTERED[_task(self.targets)][metric]
+        second = self.scores if known.uses == "scores" else self.decided
+        return resample_metric(known.function, self.targets, second, resamples=self.resamples, seed=self.seed)
+
+
+def _task(targets: np.ndarray) -> str:
+    return MULTI_LABEL if targets.ndim == 2 else "single_label"
+
+
+def compare_scores(
+    targets: np.ndarray,
+    scores_a: np.ndarray,
+    scores_b: np.ndarray,
+    *,
+    labels: LabelSet,
+    task: str,
+    names: tuple[str, str],
+    **options: Unpack[Options],
+) -> Comparison:
+    """Return the verdict between two classifiers that scored the same rows.
+
+    Shares of right rows are compared by the mid-p McNemar test, a label's ROC AUC by DeLong's, means over the rows by
+    the paired t test, and everything else by the paired bootstrap.
+
+    Args:
+        targets: int64 [rows], or 0/1 [rows, labels] for multi-label.
+        scores_a, scores_b: [rows, labels], each in [0, 1].
+        labels: The names of the columns.
+        task: `single_label` or `multi_label`.
+        names: Of a and b.
+        **options: See `Options`.
+
+    Raises:
+        RecipeError: There is no such task or metric.
+        DataError: There are no rows, the shapes do not fit, or a score is not in [0, 1].
+    """
+    pair = []
+    for name, scores, threshold in zip(
+        names, (scores_a, scores_b), (options.get("threshold_a"), options.get("threshold_b")), strict=True
+    ):
+        targets, scores = checked(targets, scores, labels=labels, task=task)
+        given = fitting(0.5 if threshold is None else threshold, len(labels))
+        decided = decisions(scores, multi_label=task == MULTI_LABEL, threshold=given)
+        seed, resamples = options.get("seed", 0), options.get("resamples", 1000)
+        pair.append(Scored(name, targets, scores, decided, seed, resamples))
+    return compare_scored(pair[0], pair[1], labels, metric=options.get("metric"), whole=options.get("whole", False))
+
+
+def compare_scored(
+    a: Scored, b: Scored, labels: LabelSet, *, metric: str | None = None, whole: bool = False
+) -> Comparison:
+    """Return the verdict between two that were scored on the same rows, see `compare_scores`."""
+    name = metric_named(metric, a.targets, len(labels))
+    main = _verdict(a, b, labels, name)
+    if not whole:
+        return main
+    others = [_verdict(a, b, labels, other) for other in shown_metrics(a.targets, len(labels)) if other != name]
+    per_label = {label: _label_verdict(a, b, labels, i) for i, label in enumerate(labels.names)}
+    corrected = holm([found.p_value for found in per_label.values()])
+    adjusted = zip(per_label.items(), corrected, strict=True)
+    return Comparison(
+        **{
+            **main.__dict__,
+            "others": tuple(others),
+            "per_label": {label: found.corrected(p) for (label, found), p in adjusted},
+        }
+    )
+
+
+def shown_metrics(targets: np.ndarray, n_labels: int) -> list[str]:
+    """Return the metrics that a report shows: of two labels the second's ranking, of others the means."""
+    binary = is_binary(targets, n_labels)
+    task = _task(targets)
+    left_out = {name for name in RANKED if name.endswith("_macro") == binary}
+    if task != MULTI_LABEL:
+        left_out.add("f1_micro")  # is the accuracy
+    return [name for name in REGISTERED[task] if name not in left_out]
+
+
+def metric_named(name: str | None, targets: np.ndarray, n_labels: int) -> str:
+    """Return the metric of the verdict by the name that a report shows it under.
+
+    Raises:
+        RecipeError: There is no such metric; offers the nearest name.
+    """
+    known = shown_metrics(targets, n_labels)
+    if name is None:
+        return "roc_auc_macro" if targets.ndim == 2 else "accuracy"
+    aliases = (name, f"{name}_macro", name.removesuffix("_macro"), "accuracy" if name == "f1_micro" else name)
+    for alias in aliases:
+        if alias in known:
+            return alias
+    raise RecipeError(f"there is no metric named {name!r}", where="metric", next=suggestion(name, known))
+
+
+def _verdict(a: Scored, b: Scored, labels: LabelSet, metric: str) -> Comparison:
+    values = a.value(metric), b.value(metric)
+    return compared(metric, (a.name, b.name), values, _paired(a, b, labels, metric), len(a.targets))
+
+
+def _paired(a: Scored, b: Scored, labels: LabelSet, metric: str) -> Paired:
+    first, second = a.value(metric), b.value(metric)
+    if first is None or second is None:
+        return _untold(None, f"the rows do not define {metric}")
+    why = too_few(a.targets, labels, metric)
+    if why is not None:
+        return _untold(second - first, why)
+    if metric == "accuracy":
+        return paired_shares(is_correct(a.targets, a.decided), is_correct(b.targets, b.decided))
+    if metric == "log_loss":
+        return paired_means(row_losses(a.targets, a.scores), row_losses(b.targets, b.scores))
+    if metric == "hamming_loss":
+        wrong = [((one.targets != 0) != (one.decided != 0)).mean(axis=1) for one in (a, b)]
+        return paired_means(wrong[0], wrong[1])
+    if metric == "roc_auc" and is_binary(a.targets, len(labels)):
+        return paired_areas(a.targets == 1, a.scores[:, 1], b.scores[:, 1])
+    drawn = a.drawn(metric), b.drawn(metric)
+    if not len(drawn[0]):
+        return _untold(second - first, TOO_MANY)
+    return paired_resamples(second - first, *drawn, len(a.targets))
+
+
+def _untold(value: float | None, why: str) -> Paired:
+    return Paired(Interval(value, note=why), None, "", None)
+
+
+def too_few(targets: np.ndarray, labels: LabelSet, metric: str) -> str | None:
+    """Return why the rows are too few for an interval of a metric's difference, or None."""
+    if len(targets) < MIN_ROWS:
+        return f"no interval from fewer than {MIN_ROWS} rows: there are {len(targets)}"
+    if metric not in RANKED:
+        return None
+    support = one_column_per_label(targets, len(labels)).sum(axis=0)
+    rarer = np.minimum(support, len(targets) - support)
+    binary = is_binary(targets, len(labels))
+    least = MIN_ROWS if binary or len(labels) == 1 else MIN_ROWS_IN_MACRO
+    judged = range(1, 2) if binary else range(len(labels))
+    few = [i for i in judged if 0 < rarer[i] < least]
+    return _few(labels.names[few[0]], int(support[few[0]]), len(targets), least) if few else None
+
+
+def _few(label: str, support: int, n_rows: int, needed: int) -> str:
+    kind, n = ("with", support) if support <= n_rows - support else ("without", n_rows - support)
+    return f"no interval: {n} rows {kind} the label {label!r}, {needed} are needed"
+
+
+def _label_verdict(a: Scored, b: Scored, labels: LabelSet, label: int) -> Comparison:
+    """Return the verdict on the ROC AUC of one label against the rest."""
+    has_label = one_column_per_label(a.targets, len(labels))[:, label]
+    support, n_rows = int(has_label.sum()), len(has_label)
+    name = labels.names[label]
+    values: tuple[float | None, float | None] = (None, None)
+    if 0 < support < n_rows:
+        paired = paired_areas(has_label, a.scores[:, label], b.scores[:, label])
+        first, second = (Area.of(has_label, one.scores[:, label]).value for one in (a, b))
+        values = first, second
+        if min(support, n_rows - support) < MIN_ROWS:
+            paired = _untold(second - first, _few(name, support, n_rows, MIN_ROWS))
+    else:
+        paired = _untold(None, f"{'no row has' if support == 0 else 'every row has'} the label {name!r}")
+    return compared("roc_auc", (a.name, b.name), values, paired, n_rows)

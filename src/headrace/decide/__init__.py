@@ -1,0 +1,1 @@
+"""From logits to answers: calibration, thresholds and abstention, chosen on validation and kept in the bundle."""

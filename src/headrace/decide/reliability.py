@@ -1,0 +1,211 @@
+"""Do scores mean what they say: reliability by bins, expected calibration error and Brier score, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.evaluation import Interval
+from headrace.intervals import BOOTSTRAP, MIN_ROWS, TAILS, counts_of, percentiles, resampled_rows, wilson
+from headrace.metrics import one_column_per_label, row_losses
+
+N_BINS = 15
+_CHANCE_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Claims that can be right or wrong: what calibration is measured on.
+
+    Single label: one claim a row, that the label with the highest score is right (top label). Multi-label: one claim for
+    each row and label, that the row has the label; all labels are pooled.
+
+    Attributes:
+        scores: float64 [rows, claims of a row].
+        holds: bool [rows, claims of a row].
+    """
+
+    scores: np.ndarray
+    holds: np.ndarray
+
+    @classmethod
+    def of(cls, targets: np.ndarray, scores: np.ndarray) -> Claims:
+        """Return the claims of `scores` [rows, labels]; `targets` int64 [rows] or 0/1 [rows, labels]."""
+        if targets.ndim == 2:
+            return cls(scores.astype(np.float64), targets != 0)
+        best = scores.argmax(axis=1)
+        top = scores[np.arange(len(scores)), best].astype(np.float64)
+        return cls(top[:, None], (best == targets)[:, None])
+
+    def bins(self, n_bins: int) -> np.ndarray:
+        """Return the bin of each claim, int64 in its shape: as equal in size as equal scores allow, numbered from 0."""
+        flat = self.scores.ravel()
+        ordered = np.sort(flat)
+        first = np.searchsorted(ordered, flat, side="left")
+        return np.asarray(
+            np.unique(first * n_bins // max(len(flat), 1), return_inverse=True)[1].reshape(self.scores.shape)
+        )
+
+
+def reliability(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) -> list[dict[str, Any]]:
+    """Return the reliability diagram: for bins of equally many claims, what was claimed and what held.
+
+    Returns:
+        From low to high scores, at most `bins` of: `low` and `high` score, `mean_score`, `share` of claims that held,
+        `n` claims, `share_low` and `share_high` (Wilson's 95 % interval; in multi-label it takes the claims of a row as
+        independent). No rows give an empty list.
+    """
+    claims = Claims.of(targets, scores)
+    if claims.scores.size == 0:
+        return []
+    of_bin = claims.bins(bins).ravel()
+    flat, holds = claims.scores.ravel(), claims.holds.ravel()
+    found = []
+    for number in range(int(of_bin.max()) + 1):
+        inside = of_bin == number
+        n, n_held = int(inside.sum()), int(holds[inside].sum())
+        span = wilson(n_held, n) or (0.0, 1.0)
+        found.append(
+            {
+                "low": float(flat[inside].min()),
+                "high": float(flat[inside].max()),
+                "mean_score": float(flat[inside].mean()),
+                "share": n_held / n,
+                "n": n,
+                "share_low": span[0],
+                "share_high": span[1],
+            }
+        )
+    return found
+
+
+def calibration_measures(
+    targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS, resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Return `ece`, `brier` and `log_loss` with 95 % intervals from one set of resampled rows; see each function.
+
+    Args:
+        targets: int64 [rows] or 0/1 [rows, labels].
+        scores: [rows, labels] in [0, 1].
+        bins: Of the ECE.
+        resamples: Of the bootstrap; fewer than `MIN_ROWS` rows get no interval.
+        seed: Of the resamples.
+    """
+    names = ("ece", "brier", "log_loss")
+    n_rows = len(targets)
+    if n_rows == 0:
+        return {name: Interval(None, note="there are no rows") for name in names}
+    gaps, chance = _binned_gaps(Claims.of(targets, scores), bins)
+    rows = np.stack([_row_briers(targets, scores), row_losses(targets, scores)], axis=1)
+    values = {"ece": float(np.abs(gaps.sum(axis=0)).sum()) / n_rows, "brier": 0.0, "log_loss": 0.0}
+    values |= dict(zip(names[1:], rows.mean(axis=0).tolist(), strict=True))
+    note = _chance_note(float(chance.mean()) / n_rows)
+    if n_rows < MIN_ROWS:
+        few = f"no interval from fewer than {MIN_ROWS} rows"
+        return {name: Interval(values[name], note=few) for name in names}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for some in resampled_rows(n_rows, resamples=resamples, seed=seed):
+        counts = counts_of(some)
+        drawn["ece"].append(np.abs(gaps.T.astype(counts.dtype) @ counts).sum(axis=0) / n_rows)
+        means = rows.T @ counts / n_rows
+        drawn["brier"].append(means[0])
+        drawn["log_loss"].append(means[1])
+    found = {name: _span(values[name], np.concatenate(drawn[name])) for name in names[1:]}
+    top_of_chance = float(np.percentile(chance, TAILS[1])) / n_rows
+    return {"ece": _ece_span(values["ece"], np.concatenate(drawn["ece"]), top_of_chance, note), **found}
+
+
+def ece(
+    targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Return the expected calibration error: the mean over claims of |mean score - share that held| of their bin.
+
+    Bins hold equally many claims, equal scores always together. Single label: top label. Multi-label: all labels
+    pooled. The value is never below 0, so noise alone lifts it; `note` says what exact probabilities would show on these
+    rows. The interval is the percentile bootstrap over rows, moved down by the resamples' own lift; it begins at 0 if the
+    value is one that exact probabilities would show in 97.5 % of draws.
+
+    Args:
+        targets: int64 [rows] or 0/1 [rows, labels].
+        scores: [rows, labels] in [0, 1].
+        bins: How many.
+        resamples: Of the bootstrap.
+        seed: Of the resamples.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, equation 3, with the bins of equal mass of Nguyen and O'Connor 2015,
+        arXiv 1508.05154, section 3.1. That the binned estimate is too high: Roelofs et al. 2022, arXiv 2012.08668; what
+        exact probabilities would show: Bröcker and Smith 2007, "Increasing the Reliability of Reliability Diagrams".
+    """
+    return calibration_measures(targets, scores, bins=bins, resamples=resamples, seed=seed)["ece"]
+
+
+def brier(targets: np.ndarray, scores: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
+    """Return the Brier score with the percentile bootstrap's interval over rows.
+
+    Single label: the mean over rows of the sum over labels of (score - truth)^2, 0 to 2, as Brier defined it (twice the
+    usual number for two labels). Multi-label: the mean over rows and labels of (score - truth)^2, 0 to 1.
+
+    Args:
+        targets: int64 [rows] or 0/1 [rows, labels].
+        scores: [rows, labels] in [0, 1].
+        resamples: Of the bootstrap.
+        seed: Of the resamples.
+
+    Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", equation 2.
+    """
+    return calibration_measures(targets, scores, resamples=resamples, seed=seed)["brier"]
+
+
+def compared(targets: np.ndarray, scores: np.ndarray, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+    """Return `ece`, `brier`, `log_loss` (as `Interval.as_dict`) and `reliability`, as report.json shows them."""
+    measures: Mapping[str, Interval] = calibration_measures(targets, scores, seed=seed, resamples=resamples)
+    shown: dict[str, Any] = {name: interval.as_dict() for name, interval in measures.items()}
+    return {**shown, "reliability": reliability(targets, scores)}
+
+
+def _row_briers(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    truth = one_column_per_label(targets, scores.shape[1])
+    squares = (scores.astype(np.float64) - truth) ** 2
+    return np.asarray(squares.mean(axis=1) if targets.ndim == 2 else squares.sum(axis=1))
+
+
+def _binned_gaps(claims: Claims, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's part of each bin's gap, and what exact probabilities would show.
+
+    Returns:
+        float64 [rows, bins]: mean over the row's claims of (score - held), by bin; summed over rows and made absolute it
+        is a bin's part of the ECE times the rows. And float64 [draws]: the ECE times the rows if each claim held
+        with the probability of its score, independently, by the normal approximation in each bin.
+    """
+    of_bin = claims.bins(n_bins)
+    n_rows, n_claims = claims.scores.shape
+    n_found = int(of_bin.max(initial=-1)) + 1
+    cells = (np.arange(n_rows)[:, None] * n_found + of_bin).ravel()
+    gaps = np.bincount(cells, weights=(claims.scores - claims.holds).ravel() / n_claims, minlength=n_rows * n_found)
+    spread = np.bincount(of_bin.ravel(), weights=(claims.scores * (1 - claims.scores)).ravel(), minlength=n_found)
+    noise = np.random.default_rng(0).standard_normal((_CHANCE_DRAWS, n_found))
+    chance = np.abs(noise * np.sqrt(np.maximum(spread, 0.0)) / n_claims).sum(axis=1)
+    return gaps.reshape(n_rows, n_found), chance
+
+
+def _chance_note(chance: float) -> str:
+    return f"exact probabilities would show about {chance:.4f} on these rows"
+
+
+def _span(value: float, drawn: np.ndarray) -> Interval:
+    span = percentiles(drawn)
+    if span is None:
+        return Interval(value, note="no interval: all resamples gave the same value")
+    return Interval(value, *span, method=BOOTSTRAP)
+
+
+def _ece_span(value: float, drawn: np.ndarray, top_of_chance: float, note: str) -> Interval:
+    found = _span(value, drawn)
+    if found.low is None or found.high is None:
+        return found
+    lift = max(float(drawn.mean()) - value, 0.0)
+    low = 0.0 if value <= top_of_chance else max(found.low - lift, 0.0)
+    return Interval(value, min(low, value), max(found.high - lift, value), method=BOOTSTRAP, note=note)

@@ -1,0 +1,267 @@
+"""What a fit will cost before it is run: its seconds and its memory, from a probe of a few seconds on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headrace.errors import HeadraceError
+from headrace.recipe.schema import RecipeValues
+from headrace.train.fit import loss_weights, say_to_stderr
+from headrace.train.prepare import Prepared
+from headrace.train.probe import Answer, Measured, Order, ask, packed, peak_resident_bytes
+from headrace.train.run import RunFolder
+from headrace.train.session import Session
+from headrace.train.signals import Signals
+from headrace.train.trainer import n_devices, resolved_precision
+from headrace.train.workload import Picked, Workload, memory_weight, work, workload
+
+BUDGET_S = 10.0
+#: Largest share of a training that its probe may be, by tokens.
+MAX_SHARE = 0.5
+#: The same for a forecast at the start of a fit itself, where it is waited for each time.
+FIT_SHARE = 0.02
+#: What the start of the probe's process costs, in tokens that a small encoder trains on meanwhile.
+START_TOKENS = 5_000
+#: Freed pieces of many sizes leave gaps: the peak of a training lies by so much above that of its first steps.
+#: Measured: 1.07 over 17 steps of IMDb, 1.14 over 43 steps of toxic comments.
+FRAGMENTATION = 1.15
+#: What a step, a pass, a token and a pair of tokens cost in tokens, of a small encoder on a CPU. It steadies a model of
+#: two or three noisy measurements; against many of them it counts for nothing.
+USUAL_TOKENS = (50.0, 150.0, 1.0, 1 / 400)
+PRIOR_WEIGHT = 0.0
+_TRAINER_ARGUMENTS = ("accelerator", "devices", "strategy", "deterministic", "benchmark", "detect_anomaly")
+_FILE_LOGGERS = ("tensorboard", "csv")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a fit is expected to cost on this machine as it is loaded now.
+
+    Attributes:
+        fit_s: Seconds of all optimizer steps, loading included, validation and saving excluded: the report's
+            `timing.fit_s`. All epochs count; early stopping may end sooner.
+        evaluate_s: Seconds of scoring the test rows (validation rows without a test): the report's `timing.evaluate_s`.
+        wall_s: Seconds from the start of the command to the proved bundle, with the data prepared: start, steps,
+            validations, checkpoints, evaluation and the bundle's proof.
+        peak_memory_bytes: Largest resident size of the process: the report's `timing.peak_memory_bytes`.
+        peak_device_bytes: Largest reserved memory of the accelerator; None on a CPU.
+        n_steps: Optimizer steps; 0 for a classical head.
+        probe_s: Seconds that the forecast took.
+        reason: Why there are no figures (they are None then); None where there are.
+        note: What the figures leave out, if anything.
+    """
+
+    fit_s: float | None
+    evaluate_s: float | None
+    wall_s: float | None
+    peak_memory_bytes: int | None
+    peak_device_bytes: int | None
+    n_steps: int
+    probe_s: float
+    reason: str | None = None
+    note: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON shows them."""
+        return asdict(self)
+
+
+def forecast(
+    values: RecipeValues, prepared: Prepared, *, budget_s: float = BUDGET_S, max_share: float = MAX_SHARE
+) -> Forecast:
+    """Forecast time and memory of a fit; nothing of a run is touched, nor this process's random state.
+
+    A fresh process loads the model and takes a few real steps of the plan; a cost model carries them over to all steps.
+
+    Args:
+        values: The recipe.
+        prepared: Its data.
+        budget_s: Seconds of measurement after the model is loaded, > 0. A few steps are taken whatever they cost.
+        max_share: A training of which the probe would be a larger share, by tokens, is not worth one; `inf` always is.
+
+    Returns:
+        The figures, or the reason why there are none. It raises nothing of the probe's.
+    """
+    started = time.perf_counter()
+    load, picked = workload(values, prepared)
+    if n_devices(values.trainer) > 1:
+        return _without(load.n_steps, "a run in several processes is not forecast", started)
+    n_tokens = max(START_TOKENS, picked.n_tokens)
+    if n_tokens > max_share * load.n_tokens:
+        reason = (
+            f"the training is short ({load.n_tokens:,} tokens in {load.n_steps:,} steps): a forecast would not pay off"
+        )
+        return _without(load.n_steps, reason, started)
+    try:
+        answer = measure(values, prepared, picked, budget_s=budget_s)
+    except HeadraceError as error:
+        return _without(load.n_steps, error.what, started)
+    except OSError as error:
+        return _without(load.n_steps, f"the probe's files cannot be written: {error.strerror}", started)
+    return replace(estimate(load, answer), probe_s=time.perf_counter() - started)
+
+
+def _without(n_steps: int, reason: str, started: float) -> Forecast:
+    return Forecast(None, None, None, None, None, n_steps, time.perf_counter() - started, reason)
+
+
+# -- the cost model ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds as a sum over what is computed, each part at least 0.
+
+    Attributes:
+        step_s: Of a step: optimizer, gradient norm.
+        pass_s: Of a pass: gradients of the word embeddings, calls.
+        token_s: Of a padded token: the linear layers.
+        pair_s: Of a pair of tokens of one text: attention.
+    """
+
+    step_s: float
+    pass_s: float
+    token_s: float
+    pair_s: float
+
+    @classmethod
+    def fitted(cls, done: Sequence[np.ndarray], seconds: Sequence[float]) -> CostModel:
+        """Return the model of least squared relative errors, no part negative, and of those one near the usual shares.
+
+        Args:
+            done: Of each measurement [4], see `work`.
+            seconds: Of each measurement, > 0.
+
+        Source: Lawson & Hanson 1974, Solving Least Squares Problems, chapter 23 (NNLS).
+        """
+        from scipy.optimize import nnls
+
+        usual = np.array(USUAL_TOKENS)
+        shares = np.asarray(done, dtype=np.float64).reshape(-1, 4) * usual / np.asarray(seconds)[:, None]
+        whole = shares.sum(axis=1)
+        token_s = whole.sum() / (whole**2).sum()  # the least squares of the usual shares alone
+        weight = PRIOR_WEIGHT / max(1, len(shares)) ** 2
+        rows = np.concatenate([shares * token_s, weight * np.eye(4)])
+        found, _ = nnls(rows, np.concatenate([np.ones(len(shares)), np.full(4, weight)]))
+        return cls(*(found * usual * token_s).tolist())
+
+    def seconds(self, done: np.ndarray) -> float:
+        """Return the seconds of some work, see `work`."""
+        return float(np.dot((self.step_s, self.pass_s, self.token_s, self.pair_s), done))
+
+
+def _model(measured: Sequence[Measured], clock: str, *, is_step: bool) -> CostModel:
+    n_steps = None if is_step else 0
+    done = [work([one.shapes], n_steps=n_steps) for one in measured]
+    return CostModel.fitted(done, [max(1e-9, getattr(one, clock)) for one in measured])
+
+
+# -- from a probe to the figures -----------------------------------------------------------------------------------
+
+
+def measure(values: RecipeValues, prepared: Prepared, picked: Picked, *, budget_s: float = BUDGET_S) -> Answer:
+    """Let a fresh process measure what was picked.
+
+    Raises:
+        RunError: It ended without an answer.
+    """
+    part = prepared.train
+    is_classical = not picked.steps
+    evaluated = part if is_classical else prepared.test or prepared.valid
+    trained_rows, steps = _renumbered([group for step in picked.steps for group in step])
+    scored_rows, groups = _renumbered(picked.groups)
+    names = [values.logger] if isinstance(values.logger, str) else values.logger
+    accelerator = str(values.trainer.get("accelerator", "auto"))
+    order = Order(
+        module=_module_arguments(values, prepared),
+        trainer={name: values.trainer[name] for name in _TRAINER_ARGUMENTS if name in values.trainer},
+        precision=resolved_precision(values.fit.precision, accelerator=accelerator)[0],
+        loggers=[name for name in names if name in _FILE_LOGGERS],
+        padding=prepared.padding,
+        steps=[[steps.pop(0) for _ in step] for step in picked.steps],
+        groups=groups,
+        budget_s=budget_s,
+        threads=torch.get_num_threads(),
+        matmul=torch.get_float32_matmul_precision(),
+    )
+    with tempfile.TemporaryDirectory(prefix="headrace-probe-") as scratch:
+        return ask(
+            order, trained=packed(part, trained_rows), scored=packed(evaluated, scored_rows), scratch=Path(scratch)
+        )
+
+
+def estimate(load: Workload, answer: Answer, *, clock: str = "wall_s") -> Forecast:
+    """Carry a probe's figures over to the whole fit.
+
+    Args:
+        load: What the fit computes.
+        answer: What the probe measured.
+        clock: `wall_s`, or `cpu_s` for the seconds of computing, which other programs disturb less.
+    """
+    scoring = _model(answer.scored, clock, is_step=False)
+    validating = _model(answer.valid, clock, is_step=False)
+    training = scoring if load.is_classical else _model(answer.steps, clock, is_step=True)
+    fit_s = training.seconds(load.trained)
+    evaluate_s = scoring.seconds(load.evaluated)
+    n_saves = 0.0 if load.is_classical else load.n_epochs + fit_s / load.checkpoint_every_s
+    # The proof of the bundle is one more start.
+    wall_s = 2 * answer.load_s + fit_s + validating.seconds(load.valid) + n_saves * answer.checkpoint_s + evaluate_s
+    note = "the solver of the head comes on top of its features" if load.is_classical else None
+    return Forecast(
+        fit_s=fit_s,
+        evaluate_s=evaluate_s,
+        wall_s=wall_s,
+        peak_memory_bytes=_peak_bytes(load, answer),
+        peak_device_bytes=answer.device_bytes,
+        n_steps=load.n_steps,
+        probe_s=0.0,
+        note=note,
+    )
+
+
+def _peak_bytes(load: Workload, answer: Answer) -> int:
+    peak = answer.peak_bytes
+    if load.is_classical:
+        # float32 features, and float64 twice: scikit-learn's copy and the scaled one
+        peak += load.n_trained_rows * answer.width * (4 + 8 + 8)
+    else:
+        peak = max(peak, _grown(load, answer.steps))
+    return max(int(peak * FRAGMENTATION) + load.data_bytes, peak_resident_bytes())
+
+
+def _grown(load: Workload, steps: Sequence[Measured]) -> int:
+    """Return the peak with the costliest pass; where there was no time for it, on the line through two smaller ones."""
+    if any(load.costliest in one.shapes for one in steps):
+        return steps[-1].peak_bytes
+    (small, *_), (half, *_) = steps[0].shapes, steps[1].shapes
+    weights = [memory_weight(shape) for shape in (small, half, load.costliest)]
+    slope = (steps[1].peak_bytes - steps[0].peak_bytes) / max(1.0, weights[1] - weights[0])
+    return int(steps[1].peak_bytes + max(0.0, slope) * (weights[2] - weights[1]))
+
+
+def _renumbered(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[int]]]:
+    """Return all rows of some groups, each once, and the groups as positions among them."""
+    rows = np.unique(np.concatenate(groups)) if groups else np.empty(0, dtype=np.int64)
+    return rows, [np.searchsorted(rows, group).tolist() for group in groups]
+
+
+def _module_arguments(values: RecipeValues, prepared: Prepared) -> dict[str, Any]:
+    """Return what the run's module is made of, see `Session.module`."""
+    session = Session(values, prepared, RunFolder(Path()), Signals(), say_to_stderr)
+    return {
+        "backbone": {k: v for k, v in values.backbone.model_dump().items() if v is not None},
+        "labels": list(prepared.labels.names),
+        "task": values.task,
+        "head": values.head.model_dump(),
+        "stage": session.stage.as_dict(),
+        "loss": loss_weights(values, prepared),
+        "seed": values.seed,
+    }

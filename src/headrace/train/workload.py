@@ -1,0 +1,202 @@
+"""All that a fit computes, counted before it runs: the steps are arithmetic, and the lengths of the texts are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headrace.predict import MAX_TEXTS, MAX_TOKENS_CPU
+from headrace.recipe.schema import RecipeValues
+from headrace.text.batch import batches_by_length, micro_batches
+from headrace.train.data import GPU_PASS_TOKENS, VALID_BATCH_TEXTS, VALID_BATCH_TOKENS
+from headrace.train.fit import say_to_stderr
+from headrace.train.prepare import Part, Prepared
+from headrace.train.probe import N_REQUIRED, Shape
+from headrace.train.run import RunFolder
+from headrace.train.session import Session
+from headrace.train.signals import Signals
+
+#: Steps whose passes are worked out. The tokens of a step vary by some tens of percent: 30 % / sqrt(1,000) is 1 %.
+MAX_COUNTED_STEPS = 1_000
+#: Tokens of the probe's batches of evaluation: at most a quarter of a real one, and as fast a token. They differ, so
+#: that the cost of a batch can be told from that of its tokens.
+SCORED_TOKENS = (256, 1_024, 1_024)
+# Where the probe's passes stand in the plan's, in order of size and counted by tokens.
+_SMALL = 0.1
+_QUANTILES = (0.25, 0.75, 0.5, 0.125, 0.875, 0.375, 0.625)
+_GROUP_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def work(steps: Iterable[Sequence[Shape]], *, n_steps: int | None = None) -> np.ndarray:
+    """Return what steps of passes (texts, tokens) compute: [4] float64, steps, passes, tokens, texts · tokens².
+
+    Args:
+        steps: The passes of each step.
+        n_steps: Count so many steps instead; 0 for passes without an optimizer.
+    """
+    listed = [list(step) for step in steps]
+    shapes = np.array([shape for step in listed for shape in step], dtype=np.float64).reshape(-1, 2)
+    texts, width = shapes[:, 0], shapes[:, 1]
+    n = len(listed) if n_steps is None else n_steps
+    return np.array([n, len(shapes), (texts * width).sum(), (texts * width**2).sum()])
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All that a fit computes, counted from the lengths of its texts.
+
+    Attributes:
+        n_steps: Optimizer steps; 0 for a classical head.
+        trained, valid, evaluated: [4] float64 each, see `work`; all epochs together.
+        costliest: The training pass that takes the most memory.
+        n_epochs: Validations, and checkpoints at an epoch's end.
+        checkpoint_every_s: Seconds between checkpoints inside an epoch.
+        data_bytes: Of texts and tokens, mapped into memory.
+        n_trained_rows: Training rows, of which a classical head keeps the features.
+        is_classical: The head is fitted by scikit-learn.
+    """
+
+    n_steps: int
+    trained: np.ndarray
+    valid: np.ndarray
+    evaluated: np.ndarray
+    costliest: Shape
+    n_epochs: int
+    checkpoint_every_s: float
+    data_bytes: int
+    n_trained_rows: int
+    is_classical: bool
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the training, padding included."""
+        return int(self.trained[2])
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The rows that the probe computes, by step and micro-batch, and by batch of evaluation."""
+
+    steps: list[list[np.ndarray]]
+    groups: list[np.ndarray]
+    n_tokens: int
+
+
+def workload(values: RecipeValues, prepared: Prepared) -> tuple[Workload, Picked]:
+    """Count what a fit computes, and pick what stands for it in a probe."""
+    session = Session(values, prepared, RunFolder(Path()), Signals(), say_to_stderr)
+    part, evaluated = prepared.train, prepared.test or prepared.valid
+    epochs = 1 if session.is_classical else values.fit.epochs
+    counted, n_steps = [], 0
+    if session.is_classical:
+        trained = work([_shapes(part, _scored_groups(part))], n_steps=0)
+        groups = _scored_groups(part)
+    else:
+        counted, n_steps = _counted_steps(session)
+        trained = work([_shapes(part, step) for step in counted]) * (n_steps / max(1, len(counted)))
+        groups = [group for step in counted for group in step]
+    costliest = max(groups, key=lambda rows: memory_weight(shape_of(part, rows)))
+    valid = batches_by_length(prepared.valid.lengths, max_tokens=VALID_BATCH_TOKENS, max_texts=VALID_BATCH_TEXTS)
+    load = Workload(
+        n_steps=n_steps,
+        trained=trained,
+        valid=work([_shapes(prepared.valid, valid)], n_steps=0) * epochs,
+        evaluated=work([_shapes(evaluated, _scored_groups(evaluated))], n_steps=0),
+        costliest=shape_of(part, costliest),
+        n_epochs=epochs,
+        checkpoint_every_s=values.fit.checkpoint_every_s,
+        data_bytes=_data_bytes(prepared),
+        n_trained_rows=len(part),
+        is_classical=session.is_classical,
+    )
+    steps = _picked_steps(part, counted, costliest) if counted else []
+    scored = [costliest] if session.is_classical else []
+    scored += _picked_groups(part if session.is_classical else evaluated)
+    n_tokens = sum(n * width for step in steps[: N_REQUIRED + 1] for n, width in _shapes(part, step))
+    return load, Picked(steps, scored, n_tokens)
+
+
+def shape_of(part: Part, rows: np.ndarray) -> Shape:
+    """Return (texts, tokens) of one pass over these rows of a split, padding included."""
+    return len(rows), int(part.lengths_of(rows).max(initial=0))
+
+
+def on_accelerator(values: RecipeValues) -> bool:
+    """Tell whether the Trainer of this recipe computes on something else than the processor."""
+    return values.trainer.get("accelerator", "auto") != "cpu" and torch.accelerator.device_count() > 0
+
+
+def _shapes(part: Part, groups: Sequence[np.ndarray]) -> list[Shape]:
+    return [shape_of(part, rows) for rows in groups]
+
+
+def memory_weight(shape: Shape) -> float:
+    """Return about what a pass takes in memory, in no unit: of a base encoder, attention weighs as much at 256 tokens."""
+    texts, width = shape
+    return texts * width * (width + 256)
+
+
+def _scored_groups(part: Part) -> list[np.ndarray]:
+    return batches_by_length(part.lengths, max_tokens=MAX_TOKENS_CPU, max_texts=MAX_TEXTS)
+
+
+def _counted_steps(session: Session) -> tuple[list[list[np.ndarray]], int]:
+    """Return the micro-batches of each step, or of so many that stand for all, and the number of all steps."""
+    data = session.data()
+    steps = data.steps()
+    if on_accelerator(session.recipe):
+        steps.pass_tokens = GPU_PASS_TOKENS
+    n_steps = data.steps_per_epoch * session.recipe.fit.epochs
+    limit = session.limits.get("max_steps", -1)
+    if 0 < limit < n_steps:
+        n_steps = int(limit)
+    found = []
+    for number in np.unique(np.linspace(0, n_steps - 1, min(n_steps, MAX_COUNTED_STEPS)).astype(np.int64)):
+        epoch, step = divmod(int(number), data.steps_per_epoch)
+        rows = steps.plan.rows(epoch, step)
+        lengths = steps.part.lengths_of(rows)
+        groups = micro_batches(lengths, max_texts=steps.micro_batch, pass_tokens=steps.pass_tokens)
+        found.append([rows[group] for group in groups])
+    return found, n_steps
+
+
+def _picked_steps(part: Part, counted: Sequence[list[np.ndarray]], costliest: np.ndarray) -> list[list[np.ndarray]]:
+    """Return the probe's steps: those that are taken in any case, the costliest pass, and more for when there is time."""
+    passes = [group for step in counted for group in step]
+    small, *others = _at(part, passes, (_SMALL, *_QUANTILES))
+    small = small[: -(-len(small) // 2)]
+    half = costliest[: -(-len(costliest) // 2)]
+    found = [[small], [small, small], [half], [costliest]]
+    # Whole steps have the true number of passes; where one takes too long the single passes still fit.
+    whole = [list(counted[i]) for i in np.linspace(0, len(counted) - 1, len(others)).astype(int)]
+    for one, step in zip(others, whole, strict=True):
+        found += [step, [one]]
+    return found
+
+
+def _picked_groups(part: Part) -> list[np.ndarray]:
+    """Return batches of evaluation, short to long, each cut to so many tokens as the probe has time for."""
+    groups = _at(part, _scored_groups(part), _GROUP_QUANTILES)
+    sized = zip(groups, SCORED_TOKENS, strict=True)
+    return [rows[: max(1, n_tokens // max(1, shape_of(part, rows)[1]))] for rows, n_tokens in sized]
+
+
+def _at(part: Part, groups: Sequence[np.ndarray], quantiles: Sequence[float]) -> list[np.ndarray]:
+    """Return the groups at these quantiles of all tokens, the groups being in order of their tokens."""
+    n_tokens = np.array([texts * width for texts, width in _shapes(part, groups)], dtype=np.float64)
+    order = np.argsort(n_tokens, kind="stable")
+    ends = np.cumsum(n_tokens[order])
+    places = np.searchsorted(ends, np.asarray(quantiles) * ends[-1])
+    return [groups[order[min(place, len(order) - 1)]] for place in places.tolist()]
+
+
+def _data_bytes(prepared: Prepared) -> int:
+    """Return the bytes of texts and tokens; they are mapped files, resident once they were read."""
+    stores = {id(part.store): part.store for part in prepared.parts}
+    tables = {id(part.examples.table): part.examples.table for part in prepared.parts}
+    n_tokens = sum(store.flat_ids.nbytes + 5 * store.offsets.nbytes // 2 for store in stores.values())
+    return n_tokens + sum(int(table.nbytes) for table in tables.values())

@@ -24,10 +24,12 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
+from headrace.compare import compare_scores
 from headrace.compare.paired import paired_areas, paired_means, paired_resamples, paired_shares, rows_for_shares
 from headrace.compare.pooled import pooled_values
+from headrace.data.examples import LabelSet
 from headrace.intervals import (
     Area,
     average_precision_influence,
@@ -35,6 +37,7 @@ from headrace.intervals import (
     counts_of,
     f1_influence,
     hall,
+    mean_area,
     mean_influence,
     percentiles,
     resampled_rows,
@@ -86,12 +89,13 @@ class Regime:
     def lines(self, draws: int) -> Iterator[dict]:
         """Yield a record for each method."""
         tally = self.run(np.random.default_rng(zlib.crc32(self.name.encode())), draws)
-        low, high = BANDS[self.figure]
         for method, counts in tally.counts.items():
+            figure = "coverage" if len(counts) == 4 else self.figure
+            low, high = BANDS[figure]
             total = sum(counts[:3])
             share = counts[0] / total if total else math.nan
             required = self.required and "(before)" not in method
-            line = {"figure": self.figure, "of": self.of, "method": method, **self.settings, "draws": sum(counts)}
+            line = {"figure": figure, "of": self.of, "method": method, **self.settings, "draws": sum(counts)}
             line |= {"share": share, "required": required, "within": bool(low <= share <= high)}
             if len(counts) == 4:
                 line |= {"below": counts[1] / total, "above": counts[2] / total, "none": counts[3]} if total else {}
@@ -277,12 +281,27 @@ def pairs_of_areas(
     return tally
 
 
+def means_of_areas(random: np.random.Generator, draws: int, *, n: int, rarest: int, correlation: float) -> Tally:
+    """Three labels of which a row may have any, two classifiers alike; by `compare_scores` and `mean_area` themselves."""
+    support, area = np.array([rarest, 2 * rarest, 4 * rarest]), 0.9
+    labels, tally = LabelSet(("a", "b", "c")), Tally(area)
+    for _ in range(draws):
+        targets = (random.random((n, 3)) < support / n).astype(np.int64)
+        scores = 1 / (1 + np.exp(-two(random, (n, 3), correlation) - norm.ppf(area) * math.sqrt(2) * targets))
+        found = compare_scores(targets, *scores, labels=labels, task="multi_label", names=("a", "b"))
+        tally.rejected("mean ROC AUC: paired bootstrap", found.p_value)
+        mean = mean_area([Area.of(targets[:, i] == 1, scores[0][:, i]) for i in range(3)])
+        tally.span("delong", hall(mean.value, mean.influence, df=mean.df, bounds=(0, 1)))
+    return tally
+
+
 def power(random: np.random.Generator, draws: int, *, accuracy: float, gain: float, correlation: float) -> Tally:
     """As many rows as `rows_for_shares` asks for: the difference should be told 80 times of 100."""
     centres = norm.ppf([accuracy, accuracy + gain])[:, None]
-    correct = two(random, (1_000_000,), correlation) + centres > 0
-    only = [int((correct[i] & ~correct[1 - i]).sum()) for i in (0, 1)]
-    n, tally = rows_for_shares(*only, 1_000_000) or 0, Tally()
+    # the shares of all rows that one alone has right, not those of a sample: 1 % of it would move the power by 1 %
+    both = float(multivariate_normal([0, 0], [[1, correlation], [correlation, 1]]).cdf(centres[:, 0]))
+    only = [round(1_000_000_000 * (share - both)) for share in (accuracy, accuracy + gain)]
+    n, tally = rows_for_shares(only[0], only[1], 1_000_000_000) or 0, Tally()
     for _ in range(draws):
         a, b = two(random, (n,), correlation) + centres > 0
         tally.rejected("mid-p McNemar at the needed rows", paired_shares(a, b).p_value)
@@ -340,6 +359,9 @@ def regimes() -> Iterator[Regime]:
         if area < 0.98:
             both = {**settings, "correlation": 0.5, "gain": 0.03}
             yield regime("coverage", "difference of ROC AUC", pairs_of_areas, required=required, **both)
+    for correlation in (0.5, 0.9):
+        settings = {"n": 1000, "rarest": 100, "correlation": correlation}
+        yield regime("false differences", "means of 3 labels' ROC AUC", means_of_areas, required=True, **settings)
     for n, positives, area in itertools.product(ROWS, POSITIVES, AREAS):
         required = n >= 1000 and positives >= 100
         settings = {"n": n, "positives": positives, "area": area}

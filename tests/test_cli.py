@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from headrace.errors import HeadraceError, Interrupted, TrainingStopped
 from tiny import tiny_folder
 from tiny_bundle import csv_file, tiny_bundle
 
-VERBS = ["demo", "new", "recipes", "check", "fit", "evaluate", "explain", "predict", "embed", "similar", "export"]
+VERBS = ["demo", "new", "recipes", "check", "fit", "evaluate", "compare", "explain", "predict", "embed", "similar", "export"]
 LIGHT = "import sys; from headrace.cli import run; code = run(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
 
 
@@ -82,15 +81,13 @@ def test_each_verb_has_help_and_json(capsys: pytest.CaptureFixture[str], verb: s
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["--version"], ["recipes"], ["recipes", "imdb"]])
-def test_help_and_recipes_import_no_torch_and_answer_at_once(arguments: list[str]) -> None:
-    took = []
-    for _ in range(3):  # the best of three: the machine may be busy
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=True)
-        took.append(time.perf_counter() - started)
+def test_help_and_recipes_import_little(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout
-    assert {"torch", "transformers", "lightning", "datasets"} & set(done.stderr.split()) == set()
-    assert min(took) < 1.0
+    modules = done.stderr.split()
+    heavy = {"torch", "transformers", "lightning", "datasets", "numpy", "scipy", "sklearn", "pandas", "pyarrow"}
+    assert heavy & set(modules) == set()
+    assert len(modules) < 600  # typer, rich and pydantic are some 350; torch alone is above 1,500
 
 
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ PUBLIC = [
     "TextDataModule",
     "__version__",
     "check",
+    "compare",
     "evaluate",
     "fit",
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headrace.apply import evaluate as evaluate
     from headrace.bundle import Bundle as Bundle
     from headrace.check import check as check
+    from headrace.compare import compare as compare
     from headrace.errors import HeadraceError as HeadraceError
     from headrace.evaluation import Evaluation as Evaluation
     from headrace.predict import Prediction as Prediction
@@ -34,6 +35,7 @@ _HOMES = {
     "Recipe": "headrace.recipe",
     "TextDataModule": "headrace.train.data",
     "check": "headrace.check",
+    "compare": "headrace.compare",
     "evaluate": "headrace.apply",
     "fit": "headrace.train.fit",
 }

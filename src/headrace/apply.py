@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from headrace.evaluation import Evaluation
 from headrace.files import atomic_file, write_error
 from headrace.predict import POOLS, Prediction, thresholds
 from headrace.recipe.document import read_document
-from headrace.report import error_rows, write_errors, write_report
+from headrace.report import error_rows, write_errors, write_page, write_report
 from headrace.similar import rank
 from headrace.sources import OnBadRow, row_of, scratch, texts_of
 from headrace.tables import TableWriter, extension_of, write_rows
@@ -152,7 +153,7 @@ def evaluate(
     Args:
         bundle: A bundle or its folder.
         source: A file, a folder per label, `hub:owner/name`, or rows in memory, with the columns of the training data.
-        out: A folder for report.json and errors.csv.
+        out: A folder for report.json, report.html and errors.csv.
         threshold: Of multi-label, instead of the bundle's own: one number, or numbers by label name.
         progress: Told how many rows are done, and how many there are.
 
@@ -180,14 +181,16 @@ def evaluate(
         if out is not None:
             rows = error_rows(examples, truth, scores, labels=labels, threshold=limits)
             write_errors(Path(out) / "errors.csv", rows)
-            write_report(
+            path = write_report(
                 out,
                 evaluation=evaluation,
                 timing={},
                 data={"source": examples.source, "rows": len(examples), "fingerprint": examples.fingerprint},
                 recipe={"bundle": str(loaded.folder)},
                 versions=versions(),
+                name=f"{loaded.folder} on {examples.source}",
             )
+            write_page(out, json.loads(path.read_text("utf-8")))
     return evaluation
 
 

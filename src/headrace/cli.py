@@ -15,6 +15,7 @@ import typer
 from headrace.cli_output import (
     Answer,
     check_answer,
+    comparison_answer,
     counted,
     demo_answer,
     evaluation_answer,
@@ -24,6 +25,7 @@ from headrace.cli_output import (
     predictions_answer,
     recipes_answer,
     run_answer,
+    seeds_answer,
     show,
     show_error,
     similar_answer,
@@ -185,6 +187,9 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE if not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Start anew in a folder that holds another run.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop with exit code 1 if the data have findings.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Train so many seeds, from the recipe's on; one run each in seed-N/.")
+    ] = None,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Suggest a learning rate and plot it; no training.")
     ] = False,
@@ -206,6 +211,10 @@ def fit(
                 f"next: headrace fit {recipe} --set fit.learning_rate={rate:.2g}",
             ],
         )
+    if seeds is not None:
+        from headrace.train.seeds import fit_seeds
+
+        return seeds_answer(fit_seeds(loaded, seeds, out=out, force=force, strict=strict))
     return run_answer(train(loaded, out=out, force=force, strict=strict))
 
 
@@ -222,6 +231,19 @@ def evaluate(
 
     evaluation = evaluate_file(bundle, file, out=out, threshold=threshold, progress=counted("scored"))
     return evaluation_answer(evaluation, out)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Folders of runs, or of several seeds.")],
+    metric: Annotated[str | None, typer.Option(help="What the verdict is about, such as f1_macro.")] = None,
+    against: Annotated[str, typer.Option(help="The reference: first or best.")] = "first",
+    json: Json = False,
+) -> Answer:
+    """Say which of two or more runs is better on the same rows, and how sure that is."""
+    from headrace.compare import compare as compare_runs
+
+    return comparison_answer(compare_runs(*runs, metric=metric, against=against))
 
 
 @app.command()

@@ -240,3 +240,20 @@ def test_logits_that_are_no_numbers_are_refused():
 
 def test_the_base_has_a_label_for_each_name():
     assert len(BASE) == len(SIX)
+
+
+def test_a_calibration_alone_changes_no_answer():
+    """Where thresholds do not beat the model's own answers, calibrated scores are cut where its score is 0.5."""
+    n_seen = 0
+    for seed in range(6):
+        logits, targets = multi(400, slope=1.6, shift=1.0, seed=seed)
+        choice = choose_decision(logits, targets, labels=SIX, task="multi_label", seed=seed)
+        if choice.thresholds.is_kept or not choice.calibration.is_kept:
+            continue
+        n_seen += 1
+        new, _ = multi(2_000, slope=1.6, shift=1.0, seed=100 + seed)
+        decided = choice.decision.decided(choice.decision.scores(new))
+        assert (decided == (new >= 0)).mean() > 0.999
+        held_out = cross_fitted(logits, targets, choice=choice, seed=seed)
+        assert ((held_out.scores >= held_out.thresholds) == (logits >= 0)).mean() > 0.999
+    assert n_seen >= 1

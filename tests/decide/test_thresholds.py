@@ -121,7 +121,7 @@ def test_thresholds_that_help_are_kept_and_those_of_noise_are_not():
             (scores, out_of_fold_thresholds(scores, targets, rule=Rule.of("f1"), seed=seed + repeat))
             for repeat in range(2)
         ]
-        return thresholds_gain(repeats, targets, rule=Rule.of("f1"), seed=seed)
+        return thresholds_gain(repeats, scores >= 0.5, targets, rule=Rule.of("f1"), seed=seed)
 
     logits, targets = multi(1000)
     assert gain(sigmoid(logits - 2.0), targets, 0).is_kept

@@ -262,7 +262,7 @@ def check_of(
         "n_steps": 2112,
         "max_length": 256,
         "suggested_max_length": 512,
-        "padding": {"to_max_length": 0.41, "to_longest": 0.388, "as_trained": 0.014, "n_steps": 100},
+        "padding": {"to_max_length": 0.41, "to_longest": 0.388, "in_micro_batches": 0.014, "n_steps": 100},
         "batch": {"n_texts": 32, "width": 256, "padding_share": 0.318, "texts": texts},
         "findings": [],
         "n_bad_rows": 0,

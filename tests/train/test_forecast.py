@@ -118,13 +118,6 @@ def test_the_usual_shares_are_found_exactly_from_one_measurement() -> None:
     assert vars(found) == pytest.approx(vars(usual))
 
 
-def test_batches_of_one_size_are_not_taken_for_a_cost_of_the_batch() -> None:
-    # 0.4 ms a token; from batches of 1,024 tokens alone a batch of 4,096 might seem to cost no more than they do
-    done = [work([[shape]], n_steps=0) for shape in ((8, 128), (16, 64), (32, 32))]
-    found = CostModel.fitted(done, [4e-4 * one[2] for one in done])
-    assert found.seconds(work([[(32, 128)]], n_steps=0)) == pytest.approx(4e-4 * 4096, rel=0.15)
-
-
 def test_no_part_of_the_cost_model_is_negative_whatever_the_noise() -> None:
     noise = np.random.default_rng(5)
     done = [work([step]) for step in STEPS]
@@ -183,6 +176,18 @@ def test_the_workload_is_that_of_every_step_of_every_epoch(tmp_path: Path, backb
     assert found.evaluated[0] == 0
     assert found.costliest in [shape for step in shapes for shape in step]
     assert all(rows.max() < 64 for step in picked.steps for rows in step)
+
+
+def test_the_batches_of_evaluation_in_a_probe_differ_in_size(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of batches of one size nobody can tell what a batch costs and what its tokens cost.
+    values, data = prepared(tmp_path, backbone)
+    monkeypatch.setattr("headrace.train.workload.SCORED_TOKENS", (30, 150, 150))
+    _, picked = workload(values, data)
+    n_tokens = [len(group) * int(data.valid.lengths_of(group).max()) for group in picked.groups]
+    assert max(n_tokens) <= 150
+    assert 2 * min(n_tokens) <= max(n_tokens)
 
 
 def test_a_limit_of_steps_is_a_limit_of_the_work(tmp_path: Path, backbone: Path) -> None:

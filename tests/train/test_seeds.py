@@ -10,6 +10,7 @@ import pytest
 
 from headrace.compare import compare
 from headrace.errors import DataError, RecipeError, RunError
+from headrace.recipe import load_recipe
 from headrace.train.fit import fit
 from headrace.train.seeds import SeedsRun, Spread, fit_seeds, seeds_from
 from tiny import tiny_folder
@@ -62,7 +63,7 @@ def test_the_file_tells_seeds_best_and_spread(trained: SeedsRun) -> None:
 
 def test_called_again_it_trains_only_what_is_missing(trained: SeedsRun, settings: dict) -> None:
     lines: list[str] = []
-    again = fit_seeds(settings, (13, 14, 17), out=trained.folder, echo=lines.append)
+    again = fit_seeds(load_recipe(settings), (13, 14, 17), out=trained.folder, echo=lines.append)
     assert [run.was_finished for run in again.runs] == [True, True, False]
     assert lines.count(f"already finished: {trained.folder / 'seed-13'} holds this run; nothing was trained") == 1
     assert json.loads((trained.folder / "seeds.json").read_text())["seeds"] == [13, 14, 17]

@@ -24,6 +24,7 @@ from headrace.decide.decision import Decision
 from headrace.decide.fitting import ISOTONIC_MIN_KIND, ISOTONIC_MIN_ROWS, MIN_KIND, fit_calibration
 from headrace.decide.folds import N_FOLDS, parts, stratified_folds
 from headrace.decide.thresholds import (
+    DEFAULT,
     PRECISION,
     Gain,
     Rule,
@@ -130,11 +131,16 @@ def cross_fitted(logits: np.ndarray, targets: np.ndarray, *, choice: Choice, see
     scores = cross_fitted_scores(logits, targets, method=decision.calibration.method, seed=seed)
     if decision.thresholds is None or choice.thresholds is None:
         return CrossFitted(scores, None)
+    if _follows_model(choice.thresholds):
+        at_half = cross_fitted_scores(logits, targets, method=decision.calibration.method, seed=seed, at=0.0)
+        return CrossFitted(scores, at_half.astype(np.float64))
     rule = Rule.of(choice.settings.threshold)
     return CrossFitted(scores, out_of_fold_thresholds(scores, targets, rule=rule, seed=seed))
 
 
-def cross_fitted_scores(logits: np.ndarray, targets: np.ndarray, *, method: str, seed: int = 0) -> np.ndarray:
+def cross_fitted_scores(
+    logits: np.ndarray, targets: np.ndarray, *, method: str, seed: int = 0, at: float | None = None
+) -> np.ndarray:
     """Return scores of which each was calibrated by the rows of other folds alone, [rows, labels] float32.
 
     Args:
@@ -142,14 +148,16 @@ def cross_fitted_scores(logits: np.ndarray, targets: np.ndarray, *, method: str,
         targets: int64 [rows], or 0/1 [rows, labels].
         method: One of `calibration.METHODS` of the task.
         seed: Of the folds.
+        at: Score this logit instead of the rows' own, with each row's calibration.
     """
+    scored = logits if at is None else np.full_like(logits, at)
     task = MULTI_LABEL if targets.ndim == 2 else SINGLE_LABEL
-    scores = Calibration(NONE, task).apply(logits)
+    scores = Calibration(NONE, task).apply(scored)
     if method == NONE:
         return scores
     folds = stratified_folds(targets, logits.shape[1], n_folds=N_FOLDS, seed=seed)
     for rows, held_out in parts(folds):
-        scores[held_out] = fit_calibration(method, logits[rows], targets[rows]).apply(logits[held_out])
+        scores[held_out] = fit_calibration(method, logits[rows], targets[rows]).apply(scored[held_out])
     return scores
 
 
@@ -212,8 +220,11 @@ class _Fitting:
         calibration, found, repeats = _calibration(logits, targets, task=self.task, settings=self.settings, seeds=seeds)
         thresholds = None
         if self.task == MULTI_LABEL:
-            thresholds = _thresholds(repeats, targets, labels=self.labels, settings=self.settings, seeds=seeds)
+            before = Calibration(NONE, self.task).apply(logits) >= DEFAULT
+            thresholds = _thresholds(repeats, before, targets, labels=self.labels, settings=self.settings, seeds=seeds)
         kept = thresholds.tried if thresholds is not None and thresholds.is_kept else None
+        if kept is None and calibration.is_kept and _follows_model(thresholds):
+            kept = tuple(found.apply(np.zeros((1, len(self.labels))))[0].tolist())
         decision = Decision(self.labels.names, found, thresholds=kept)
         return Choice(decision, calibration, thresholds, None, self.settings, len(self.logits), len(logits))
 
@@ -288,10 +299,21 @@ def _too_few(targets: np.ndarray, n_labels: int) -> str:
     return ""
 
 
+def _follows_model(thresholds: ThresholdChoice | None) -> bool:
+    """Return whether calibrated scores are cut where the model's own score is 0.5, so that they change no answer."""
+    return thresholds is not None and not thresholds.is_kept and thresholds.rule != DEFAULT_RULE
+
+
 def _thresholds(
-    repeats: list[np.ndarray], targets: np.ndarray, *, labels: LabelSet, settings: DecideSettings, seeds: Sequence[int]
+    repeats: list[np.ndarray],
+    before: np.ndarray,
+    targets: np.ndarray,
+    *,
+    labels: LabelSet,
+    settings: DecideSettings,
+    seeds: Sequence[int],
 ) -> ThresholdChoice:
-    """Choose thresholds on out-of-fold scores of several repeats."""
+    """Choose thresholds on out-of-fold scores of several repeats; they must beat the model's own scores at 0.5."""
     if settings.threshold == DEFAULT_RULE:
         return ThresholdChoice(DEFAULT_RULE, False, "not asked for")
     rule = Rule.of(settings.threshold)
@@ -301,10 +323,10 @@ def _thresholds(
         (scores, out_of_fold_thresholds(scores, targets, rule=rule, seed=seed))
         for scores, seed in zip(repeats, seeds, strict=True)
     ]
-    gain = thresholds_gain(pairs, targets, rule=rule, seed=seeds[0])
+    gain = thresholds_gain(pairs, before, targets, rule=rule, seed=seeds[0])
     tried = tuple(fit_thresholds(repeats[0], targets, rule=rule, seed=seeds[0]).tolist())
     reason = (
-        f"{'kept' if gain.is_kept else 'not kept'}: {rule.objective_name} over a threshold of 0.5 changes out of fold by "
+        f"{'kept' if gain.is_kept else 'not kept'}: {rule.objective_name} over 0.5 on the model's own scores changes out of fold by "
         f"{gain.mean:+.4f}, standard error {gain.error:.4f}, {len(seeds)} x {N_FOLDS}-fold cross-validation"
     )
     if rule.kind == PRECISION:

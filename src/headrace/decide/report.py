@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from headrace.decide.abstain import confidence_of, coverage_and_error, risk_coverage, shown
+from headrace.decide.calibration import NONE
 from headrace.decide.choices import DEFAULT_RULE, Choice, CrossFitted
 from headrace.decide.decision import Decision
 from headrace.decide.reliability import compared
@@ -24,6 +25,7 @@ def decide_report(
     targets: np.ndarray,
     *,
     held_out: CrossFitted | None = None,
+    own: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def decide_report(
         logits: [rows, labels] of the evaluated split.
         targets: Of the evaluated split, int64 [rows] or 0/1 [rows, labels].
         held_out: Of `cross_fitted`, if the evaluated split is validation itself; None for other rows.
+        own: [rows, labels] of the evaluated split, the scores before any decision, if they are no softmax or sigmoid.
         resamples: Of the bootstrap.
         seed: Of the resamples.
 
@@ -55,8 +58,10 @@ def decide_report(
             `threshold`, `coverage`, `risk`.
     """
     decision = choice.decision
-    plain = Decision.plain(decision.labels, task=decision.task).scores(logits)
-    scores = held_out.scores if held_out is not None else decision.scores(logits)
+    plain = Decision.plain(decision.labels, task=decision.task).scores(logits) if own is None else own
+    scores = plain if decision.calibration.method == NONE else decision.scores(logits)
+    if held_out is not None:
+        scores = held_out.scores
     limits = held_out.thresholds if held_out is not None and held_out.thresholds is not None else decision.limits()
     options = {"resamples": resamples, "seed": seed}
     found = {

@@ -269,18 +269,19 @@ class Gain:
 
 
 def thresholds_gain(
-    repeats: list[tuple[np.ndarray, np.ndarray]], targets: np.ndarray, *, rule: Rule, seed: int
+    repeats: list[tuple[np.ndarray, np.ndarray]], before: np.ndarray, targets: np.ndarray, *, rule: Rule, seed: int
 ) -> Gain:
-    """Return the rule's gain over a threshold of 0.5, paired on the same rows, by repeated cross-validation.
+    """Return the rule's gain over other decisions, paired on the same rows, by repeated cross-validation.
 
     Args:
         repeats: Of each repeat the out-of-fold scores [rows, labels] and the out-of-fold thresholds [rows, labels].
+        before: bool [rows, labels], what is decided without the thresholds.
         targets: 0/1 [rows, labels].
         rule: Whose objective is compared.
         seed: Of the bootstrap over rows that gives the standard error.
     """
     has_label, n_rows = targets != 0, len(targets)
-    decided = [(scores >= limits, scores >= DEFAULT) for scores, limits in repeats]
+    decided = [(scores >= limits, before) for scores, limits in repeats]
 
     def objective(said: np.ndarray, count: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         kinds = LabelCounts(count(has_label & said), count(said), count(has_label))

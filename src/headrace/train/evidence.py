@@ -15,8 +15,10 @@ from headrace.compare import Comparison, compare_scores
 from headrace.data.examples import ROW
 from headrace.data.kept import kept_arrays
 from headrace.data.near import leaked_rows
+from headrace.decide.calibration import NONE
 from headrace.decide.choices import Choice, CrossFitted, DecideSettings
 from headrace.decide.choose import choose_decision, cross_fitted
+from headrace.decide.decision import Decision
 from headrace.decide.report import decide_report
 from headrace.doctor import Diagnosis, Facts, diagnose
 from headrace.errors import HeadraceError
@@ -40,6 +42,10 @@ MAX_ERRORS = 20
 # Attributions take some 30 passes a text: a few seconds for these.
 MAX_EXPLAINED = 8
 N_CURVE_POINTS = 100
+THRESHOLDS_NOTE = (
+    "the thresholds were chosen on these same rows, so figures of decided labels (F1, precision, recall) flatter them; "
+    "the section on thresholds has them out of fold; data.test gives rows of their own"
+)
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,16 @@ def evaluated(session: Session) -> Evaluated:
     if prepared.test is None:
         logits = valid_logits
         held_out = cross_fitted(logits, part.targets, choice=choice, seed=session.recipe.seed)
+        if choice.decision.calibration.method == NONE:  # nothing was fitted: the task's own, as the bundle gives them
+            held_out = replace(held_out, scores=probabilities(logits, session.recipe.task, choice.decision))
         scores = held_out.scores
     else:
         logits = logits_of(session, part)
         scores = probabilities(logits, session.recipe.task, choice.decision)
     limits = choice.decision.limits()
     evaluation = evaluate(part.targets, scores, labels=prepared.labels, task=kind, split=part.name, threshold=limits)
+    if held_out is not None and choice.thresholds is not None and choice.thresholds.is_kept:
+        evaluation = replace(evaluation, notes=(*evaluation.notes, THRESHOLDS_NOTE))
     return Evaluated(part, logits, scores, limits, choice, held_out, valid_logits, evaluation)
 
 
@@ -136,9 +146,13 @@ def evidence_of(
     targets = found.part.targets
     beside = _baseline(session, found) if values.baseline else None
     always = majority(prepared.train.targets, targets, prepared.labels, session.module.kind)
+    plain = Decision.plain(prepared.labels.names, task=session.module.kind)
+    own = probabilities(found.logits, values.task, plain)
     summary = summary_of(session.data(), task=values.task, epochs=values.fit.epochs, max_length=values.data.max_length)
     return {
-        "decide": decide_report(found.choice, found.logits, targets, held_out=found.held_out, seed=values.seed),
+        "decide": decide_report(
+            found.choice, found.logits, targets, held_out=found.held_out, own=own, seed=values.seed
+        ),
         "baseline": None if beside is None else beside.report(always),
         "diagnoses": [one.as_dict() for one in _diagnoses(session, found, progress, beside, always, change)],
         "slices": [one.as_dict() for one in _slices(session, found)],
@@ -298,7 +312,8 @@ def _errors(session: Session, found: Evaluated) -> list[dict[str, Any]]:
     decided = decisions(found.scores, multi_label=kind == MULTI_LABEL, threshold=_threshold(found))
     chosen = part.examples.take(order)
     texts = chosen.texts()
-    told = _attributions(session, found, order[:MAX_EXPLAINED], texts[:MAX_EXPLAINED], decided)
+    wrong = _wrong_labels(session, found, order, decided)
+    told = _attributions(session, texts[:MAX_EXPLAINED], wrong[:MAX_EXPLAINED])
     rows = []
     for place, (position, row, text) in enumerate(zip(order.tolist(), chosen.column(ROW), texts, strict=True)):
         first, *second = (text,) if isinstance(text, str) else text
@@ -312,15 +327,14 @@ def _errors(session: Session, found: Evaluated) -> list[dict[str, Any]]:
                 "predicted": _named(decided[position], names),
                 "confidence": float(confidence[position]),
                 "attributions": told[place] if place < len(told) else None,
+                "explained": wrong[place] if place < len(told) else None,
             }
         )
     return rows
 
 
-def _attributions(
-    session: Session, found: Evaluated, order: np.ndarray, texts: list[Any], decided: np.ndarray
-) -> list[list[list[Any]]]:
-    """Return [text, attribution] pairs of each text, for the label that is wrong; none where they cannot be had."""
+def _wrong_labels(session: Session, found: Evaluated, order: np.ndarray, decided: np.ndarray) -> list[str]:
+    """Return the label of each mistake: the one answered, in multi-label the one that is farthest off."""
     names, targets = session.prepared.labels.names, found.part.targets
     wrong = []
     for position in order.tolist():
@@ -330,6 +344,11 @@ def _attributions(
         apart = np.abs(found.scores[position].astype(np.float64) - targets[position])
         is_wrong = (targets[position] != 0) != decided[position]
         wrong.append(names[int(np.where(is_wrong, apart, -1.0).argmax())])
+    return wrong
+
+
+def _attributions(session: Session, texts: list[Any], wrong: list[str]) -> list[list[list[Any]]]:
+    """Return [text, attribution] pairs of each text, for the label that is wrong; none where they cannot be had."""
     data = session.recipe.data
     try:
         explanations = explain(

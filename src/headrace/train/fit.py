@@ -231,7 +231,7 @@ def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
         marks = json.loads((folder.path / "sources.json").read_text("utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-    if report is None or not same or marks != _marks(recipe.values):
+    if report is None or not same or marks != _marks(recipe.values) or not _evaluated_so(recipe.values, report):
         return None
     findings = tuple(Finding(**{**found, "where": tuple(found["where"])}) for found in report["findings"])
     return Run(folder.path, folder.bundle, Evaluation.from_dict(report), findings, report["timing"], True)

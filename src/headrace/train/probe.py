@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
@@ -44,8 +44,29 @@ WRITTEN_BYTES = 32 << 20  # to a file as a checkpoint is, to learn the disk's ra
 _STATES = 3  # a checkpoint holds the weights and Adam's two moments
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory")
 
-Shape = tuple[int, int]
 Arrays = Mapping[str, np.ndarray]
+
+
+class Pass(NamedTuple):
+    """The size of one pass through the model.
+
+    Attributes:
+        texts: How many.
+        width: Tokens of the longest.
+        tokens: Tokens of all, without padding.
+        pairs: Pairs of tokens of one text, without padding: the sum of the squared lengths.
+    """
+
+    texts: int
+    width: int
+    tokens: int
+    pairs: int
+
+    @classmethod
+    def of(cls, lengths: np.ndarray) -> Pass:
+        """Return the size of a pass over texts of these lengths."""
+        lengths = np.asarray(lengths, dtype=np.int64)
+        return cls(len(lengths), int(lengths.max(initial=0)), int(lengths.sum()), int((lengths**2).sum()))
 
 
 @dataclass(frozen=True)
@@ -82,12 +103,12 @@ class Measured:
     """One timed step or batch.
 
     Attributes:
-        shapes: (texts, tokens) of each pass, padding included.
+        passes: Their sizes.
         wall_s, cpu_s: Seconds by the clock, and of this process's computing; several threads count each.
         peak_bytes: Largest resident size until its end.
     """
 
-    shapes: tuple[Shape, ...]
+    passes: tuple[Pass, ...]
     wall_s: float
     cpu_s: float
     peak_bytes: int
@@ -106,6 +127,7 @@ class Answer:
         peak_bytes: Largest resident size of the process.
         device_bytes: Largest reserved memory of the accelerator, or None on a CPU.
         width: Of a text's features.
+        packs: Training lays texts end to end: there is no padding.
     """
 
     load_s: float
@@ -116,6 +138,7 @@ class Answer:
     peak_bytes: int
     device_bytes: int | None
     width: int
+    packs: bool = False
 
 
 # -- in the caller's process ---------------------------------------------------------------------------------------
@@ -221,6 +244,7 @@ def _measure(order: Order, module: ClassifierModule, folder: Path, *, load_s: fl
     device = torch.device("cpu")
     if not is_classical:
         steps, device = _train(order, module, folder)
+    packs = bool(getattr(module.model.backbone, "packs", False))
     checkpoint_s = 0.0 if is_classical else _checkpoint_s(module.model, folder)
     budget_s = order.budget_s if is_classical else SCORING_SHARE * order.budget_s
     on_device = device.type != "cpu" or order.precision != "fp32"
@@ -239,6 +263,7 @@ def _measure(order: Order, module: ClassifierModule, folder: Path, *, load_s: fl
         peak_bytes=peak_resident_bytes(),
         device_bytes=int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else None,
         width=module.model.backbone.width,
+        packs=packs,
     )
     return {name: [vars(one) for one in v] if isinstance(v, tuple) else v for name, v in vars(found).items()}
 
@@ -339,8 +364,8 @@ class _Clock(lightning.Callback):
         """Keep the step's time."""
         float(outputs["loss"])  # an accelerator works on after the call; its value is there when it is done
         wall_s, cpu_s = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        shapes = tuple((len(one), int(one.input_ids.shape[1])) for one in batch.batches)
-        self.measured.append(Measured(shapes, wall_s, cpu_s, peak_resident_bytes()))
+        passes = tuple(Pass.of(one.attention_mask.sum(dim=1).cpu().numpy()) for one in batch.batches)
+        self.measured.append(Measured(passes, wall_s, cpu_s, peak_resident_bytes()))
         self._mark()
 
     def _mark(self) -> None:
@@ -363,21 +388,20 @@ def _score(model: Classifier, parts: Sequence[TokenStore], *, budget_s: float, c
             score(model, store, **compute)
         wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
         if number:
-            shape = (store.n_rows, int(store.lengths.max()))
-            found.append(Measured((shape,), wall_s, cpu_s, peak_resident_bytes()))
+            found.append(Measured((Pass.of(store.lengths),), wall_s, cpu_s, peak_resident_bytes()))
     return found
 
 
 def _checkpoint_s(model: Classifier, folder: Path) -> float:
     """Return the seconds of one checkpoint and one copy of the best weights, from a smaller file of the same kind."""
-    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    n_bytes: int = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     written = min(WRITTEN_BYTES, n_bytes)
     state = {"tensor": torch.zeros(max(1, written), dtype=torch.uint8)}
     checkpoints = AtomicCheckpoints()
     begun = time.perf_counter()
     checkpoints.save_checkpoint(state, folder / "probe.ckpt")
     seconds = time.perf_counter() - begun
-    return seconds * (_STATES + 1) * n_bytes / max(1, written)
+    return float(seconds * (_STATES + 1) * n_bytes / max(1, written))
 
 
 def peak_resident_bytes() -> int:

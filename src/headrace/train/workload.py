@@ -15,7 +15,7 @@ from headrace.text.batch import batches_by_length, micro_batches
 from headrace.train.data import GPU_PASS_TOKENS, VALID_BATCH_TEXTS, VALID_BATCH_TOKENS
 from headrace.train.fit import say_to_stderr
 from headrace.train.prepare import Part, Prepared
-from headrace.train.probe import N_REQUIRED, Shape
+from headrace.train.probe import N_REQUIRED, Pass
 from headrace.train.run import RunFolder
 from headrace.train.session import Session
 from headrace.train.signals import Signals
@@ -31,18 +31,20 @@ _QUANTILES = (0.25, 0.75, 0.5, 0.125, 0.875, 0.375, 0.625)
 _GROUP_QUANTILES = (0.1, 0.5, 0.9)
 
 
-def work(steps: Iterable[Sequence[Shape]], *, n_steps: int | None = None) -> np.ndarray:
-    """Return what steps of passes (texts, tokens) compute: [4] float64, steps, passes, tokens, texts · tokens².
+def work(steps: Iterable[Sequence[Pass]], *, n_steps: int | None = None, packed: bool = False) -> np.ndarray:
+    """Return what steps of passes compute: [4] float64, steps, passes, tokens, pairs of tokens of one text.
 
     Args:
         steps: The passes of each step.
         n_steps: Count so many steps instead; 0 for passes without an optimizer.
+        packed: Texts are laid end to end: padding does not count.
     """
     listed = [list(step) for step in steps]
-    shapes = np.array([shape for step in listed for shape in step], dtype=np.float64).reshape(-1, 2)
-    texts, width = shapes[:, 0], shapes[:, 1]
+    found = [one for step in listed for one in step]
+    tokens = sum(one.tokens if packed else one.texts * one.width for one in found)
+    pairs = sum(one.pairs if packed else one.texts * one.width**2 for one in found)
     n = len(listed) if n_steps is None else n_steps
-    return np.array([n, len(shapes), (texts * width).sum(), (texts * width**2).sum()])
+    return np.array([n, len(found), tokens, pairs], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Workload:
 
     Attributes:
         n_steps: Optimizer steps; 0 for a classical head.
-        trained, valid, evaluated: [4] float64 each, see `work`; all epochs together.
+        trained, packed: [4] float64, see `work`: training, all epochs together, with padding and without.
+        valid: [4] float64, all validations.
+        evaluated: [4] float64, the scoring of validation rows and test rows after training.
         costliest: The training pass that takes the most memory.
         n_epochs: Validations, and checkpoints at an epoch's end.
         checkpoint_every_s: Seconds between checkpoints inside an epoch.
@@ -62,9 +66,10 @@ class Workload:
 
     n_steps: int
     trained: np.ndarray
+    packed: np.ndarray
     valid: np.ndarray
     evaluated: np.ndarray
-    costliest: Shape
+    costliest: Pass
     n_epochs: int
     checkpoint_every_s: float
     data_bytes: int
@@ -89,40 +94,43 @@ class Picked:
 def workload(values: RecipeValues, prepared: Prepared) -> tuple[Workload, Picked]:
     """Count what a fit computes, and pick what stands for it in a probe."""
     session = Session(values, prepared, RunFolder(Path()), Signals(), say_to_stderr)
-    part, evaluated = prepared.train, prepared.test or prepared.valid
+    part, evaluated = prepared.train, [one for one in (prepared.valid, prepared.test) if one is not None]
     epochs = 1 if session.is_classical else values.fit.epochs
-    counted, n_steps = [], 0
+    counted: list[list[np.ndarray]] = []
+    n_steps = 0
     if session.is_classical:
-        trained = work([_shapes(part, _scored_groups(part))], n_steps=0)
         groups = _scored_groups(part)
+        trained = packed = work([_passes(part, groups)], n_steps=0)
     else:
         counted, n_steps = _counted_steps(session)
-        trained = work([_shapes(part, step) for step in counted]) * (n_steps / max(1, len(counted)))
+        steps = [_passes(part, step) for step in counted]
+        trained, packed = (work(steps, packed=way) * (n_steps / max(1, len(counted))) for way in (False, True))
         groups = [group for step in counted for group in step]
-    costliest = max(groups, key=lambda rows: memory_weight(shape_of(part, rows)))
+    costliest = max(groups, key=lambda rows: memory_weight(pass_of(part, rows)))
     valid = batches_by_length(prepared.valid.lengths, max_tokens=VALID_BATCH_TOKENS, max_texts=VALID_BATCH_TEXTS)
     load = Workload(
         n_steps=n_steps,
         trained=trained,
-        valid=work([_shapes(prepared.valid, valid)], n_steps=0) * epochs,
-        evaluated=work([_shapes(evaluated, _scored_groups(evaluated))], n_steps=0),
-        costliest=shape_of(part, costliest),
+        packed=packed,
+        valid=work([_passes(prepared.valid, valid)], n_steps=0) * epochs,
+        evaluated=work([_passes(one, _scored_groups(one)) for one in evaluated], n_steps=0),
+        costliest=pass_of(part, costliest),
         n_epochs=epochs,
         checkpoint_every_s=values.fit.checkpoint_every_s,
         data_bytes=_data_bytes(prepared),
         n_trained_rows=len(part),
         is_classical=session.is_classical,
     )
-    steps = _picked_steps(part, counted, costliest) if counted else []
+    probed = _picked_steps(part, counted, costliest) if counted else []
     scored = [costliest] if session.is_classical else []
-    scored += _picked_groups(part if session.is_classical else evaluated)
-    n_tokens = sum(n * width for step in steps[: N_REQUIRED + 1] for n, width in _shapes(part, step))
-    return load, Picked(steps, scored, n_tokens)
+    scored += _picked_groups(part if session.is_classical else evaluated[-1])
+    n_tokens = int(work([_passes(part, step) for step in probed[: N_REQUIRED + 1]])[2])
+    return load, Picked(probed, scored, n_tokens)
 
 
-def shape_of(part: Part, rows: np.ndarray) -> Shape:
-    """Return (texts, tokens) of one pass over these rows of a split, padding included."""
-    return len(rows), int(part.lengths_of(rows).max(initial=0))
+def pass_of(part: Part, rows: np.ndarray) -> Pass:
+    """Return the size of one pass over these rows of a split."""
+    return Pass.of(part.lengths_of(rows))
 
 
 def on_accelerator(values: RecipeValues) -> bool:
@@ -130,14 +138,14 @@ def on_accelerator(values: RecipeValues) -> bool:
     return values.trainer.get("accelerator", "auto") != "cpu" and torch.accelerator.device_count() > 0
 
 
-def _shapes(part: Part, groups: Sequence[np.ndarray]) -> list[Shape]:
-    return [shape_of(part, rows) for rows in groups]
+def _passes(part: Part, groups: Sequence[np.ndarray]) -> list[Pass]:
+    return [pass_of(part, rows) for rows in groups]
 
 
-def memory_weight(shape: Shape) -> float:
+def memory_weight(one: Pass, *, packed: bool = False) -> float:
     """Return about what a pass takes in memory, in no unit: of a base encoder, attention weighs as much at 256 tokens."""
-    texts, width = shape
-    return texts * width * (width + 256)
+    _, _, tokens, pairs = work([[one]], packed=packed).tolist()
+    return float(pairs + 256 * tokens)
 
 
 def _scored_groups(part: Part) -> list[np.ndarray]:
@@ -182,12 +190,12 @@ def _picked_groups(part: Part) -> list[np.ndarray]:
     """Return batches of evaluation, short to long, each cut to so many tokens as the probe has time for."""
     groups = _at(part, _scored_groups(part), _GROUP_QUANTILES)
     sized = zip(groups, SCORED_TOKENS, strict=True)
-    return [rows[: max(1, n_tokens // max(1, shape_of(part, rows)[1]))] for rows, n_tokens in sized]
+    return [rows[: max(1, n_tokens // max(1, pass_of(part, rows).width))] for rows, n_tokens in sized]
 
 
 def _at(part: Part, groups: Sequence[np.ndarray], quantiles: Sequence[float]) -> list[np.ndarray]:
     """Return the groups at these quantiles of all tokens, the groups being in order of their tokens."""
-    n_tokens = np.array([texts * width for texts, width in _shapes(part, groups)], dtype=np.float64)
+    n_tokens = np.array([one.texts * one.width for one in _passes(part, groups)], dtype=np.float64)
     order = np.argsort(n_tokens, kind="stable")
     ends = np.cumsum(n_tokens[order])
     places = np.searchsorted(ends, np.asarray(quantiles) * ends[-1])

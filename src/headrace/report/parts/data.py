@@ -161,13 +161,15 @@ def _lengths(report: Mapping[str, Any], splits: Sequence[Mapping[str, Any]]) -> 
     if longest > edges[-1]:
         how.append(f"The last bar holds all longer texts, up to {count(lengths.get('longest') or longest)} tokens.")
     suggested = finite(mapping(report, "check").get("suggested_max_length"))
-    if suggested is not None and suggested != cut:
+    p95 = finite(lengths.get("p95"))
+    if suggested is not None and suggested != cut and (p95 is None or p95 <= suggested):
         how.append(f"With max_length: {suggested:.0f} about 95 texts in 100 stay whole.")
     padding = mapping(report, "check", "padding")
-    padded, trained = finite(padding.get("to_longest")), finite(padding.get("as_trained"))
+    padded, trained = finite(padding.get("to_longest")), finite(padding.get("in_micro_batches"))
     if padded is not None and trained is not None:
         how.append(
-            f"Padded to the longest text of each step, {percent(padded)} would be padding; as trained it is {percent(trained)}."
+            f"Padded to the longest text of each step, {percent(padded)} would be padding; in micro-batches of like length "
+            f"it is {percent(trained)}, and none where the encoder lays texts end to end."
         )
     return Figure("Lengths of the training texts", plot.svg(), " ".join(one for one in how if one))
 

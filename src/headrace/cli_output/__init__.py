@@ -1,0 +1,40 @@
+"""What the verbs answer, as text for a person or as one JSON object for a program."""
+
+from headrace.cli_output.answers import (
+    comparison_answer,
+    demo_answer,
+    evaluation_answer,
+    explained_answer,
+    exported_answer,
+    predicted_answer,
+    predictions_answer,
+    recipes_answer,
+    run_answer,
+    seeds_answer,
+    similar_answer,
+)
+from headrace.cli_output.checks import check_answer
+from headrace.cli_output.shown import Answer, Table, counted, printable, show, show_error, to_stderr, write_json_line
+
+__all__ = [
+    "Answer",
+    "Table",
+    "check_answer",
+    "comparison_answer",
+    "counted",
+    "demo_answer",
+    "evaluation_answer",
+    "explained_answer",
+    "exported_answer",
+    "predicted_answer",
+    "predictions_answer",
+    "printable",
+    "recipes_answer",
+    "run_answer",
+    "seeds_answer",
+    "show",
+    "show_error",
+    "similar_answer",
+    "to_stderr",
+    "write_json_line",
+]

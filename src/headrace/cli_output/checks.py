@@ -1,0 +1,148 @@
+"""The answer of `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.cli_output.shown import Answer, Part, Styled, Table
+
+if TYPE_CHECKING:
+    from headrace.check import Check
+
+MAX_SHOWN_FINDINGS = 30
+MAX_SHOWN_LABELS = 50
+MAX_SHOWN_CO_OCCURRENCE = 12
+N_SHOWN_SUSPECTS = 20
+N_SHOWN_PLACES = 5
+MAX_SHOWN_SUSPECT = 100
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+# -- the verbs ----------------------------------------------------------------------------------------------------
+
+
+def check_answer(check: Check, *, recipe: str) -> Answer:
+    """Answer `check`: exit code 1 if there are findings."""
+    title = f"{check.recipe}: {check.task}, {len(check.labels)} labels, {check.n_steps:,} steps of training"
+    parts = [title, *_count_parts(check), *_length_parts(check), *_batch_parts(check)]
+    parts += [*_finding_parts(check), *_suspect_parts(check)]
+    verdict = "nothing to mend" if check.is_clean else "mend these, or accept them by their codes in data.allow"
+    parts.append(f"{verdict}; next: headrace fit {recipe}")
+    return Answer(check.as_dict(), parts, exit_code=0 if check.is_clean else 1)
+
+
+def _count_parts(check: Check) -> list[Part]:
+    labels = check.labels[:MAX_SHOWN_LABELS]
+    train = check.splits[0]
+    rows = [
+        [label, *(f"{split.labels[label]:,}" for split in check.splits), _percent(train.labels[label] / train.n_rows)]
+        for label in labels
+    ]
+    if check.co_occurrence is not None:
+        without = [f"{split.n_without_label:,}" for split in check.splits]
+        rows.append(["(no label)", *without, _percent(train.n_without_label / train.n_rows)])
+    rows.append(["rows", *(f"{split.n_rows:,}" for split in check.splits), ""])
+    parts: list[Part] = [Table(("label", *(split.name for split in check.splits), "of train"), rows)]
+    if len(check.labels) > len(labels):
+        parts.append(f"… and {len(check.labels) - len(labels)} more labels")
+    both = check.co_occurrence
+    if both is not None and len(both.labels) <= MAX_SHOWN_CO_OCCURRENCE:
+        cells = [[name, *map("{:,}".format, line)] for name, line in zip(both.labels, both.counts, strict=True)]
+        parts.append(Table(("training rows with both", *both.labels), cells))
+    return parts
+
+
+def _length_parts(check: Check) -> list[Part]:
+    from headrace.text.statistics import bars
+
+    header = ("tokens", "mean", "median", "95 %", "longest", "texts cut", "tokens cut", "unknown")
+    rows = []
+    for split in check.splits:
+        found = split.lengths
+        shares = (_percent(found.cut_share), _percent(found.tokens_cut_share), f"{100 * found.unknown_share:.2f} %")
+        whole = (f"{found.mean:,.1f}", *(f"{n:,}" for n in (found.median, found.p95, found.longest)))
+        rows.append((split.name, *whole, *shares))
+    padding, suggested = check.padding, check.suggested_max_length
+    advice = f"data.max_length is {check.max_length:,}; "
+    if suggested == check.max_length:
+        advice += "no other value is suggested"
+    elif check.splits[0].lengths.p95 > suggested:
+        advice += f"{suggested:,} is the most that the backbone takes"
+    else:
+        advice += f"{suggested:,} would keep 95 % of the training texts whole"
+    return [
+        Table(header, rows),
+        "training texts by tokens:\n" + "\n".join(bars(check.splits[0].lengths.histogram, max_length=check.max_length)),
+        advice,
+        f"padding: {_percent(padding.to_max_length)} if all texts were padded to {check.max_length:,} tokens, "
+        f"{_percent(padding.to_longest)} to the longest of a random step, {_percent(padding.in_micro_batches)} in "
+        "micro-batches of like length, none where the encoder lays texts end to end (on a CPU, if it can)",
+    ]
+
+
+def _batch_parts(check: Check) -> list[Part]:
+    batch = check.batch
+    parts: list[Part] = [
+        f"the first step: {batch.n_texts} texts, the longest has {batch.width} tokens; "
+        f"{_percent(batch.padding_share)} would be padding in one piece; each text as the model sees it:"
+    ]
+    for text in batch.texts:
+        label = ", ".join(text.labels) or "(no label)"
+        pieces = [(f"  {Path(text.where).name}  {label}  {text.n_tokens} tokens\n  ", "bold")]
+        pieces += map(_token, text.tokens)
+        if text.n_left_out:
+            pieces.append((f" … {text.n_left_out} tokens … ", "dim"))
+        pieces += map(_token, text.last_tokens)
+        parts.append(Styled(pieces))
+    return parts
+
+
+def _token(token: Any) -> tuple[str, str]:
+    shown = token.text.replace("\n", " ")
+    return (f" {shown} ", "reverse") if token.is_special else (shown, "")
+
+
+def _finding_parts(check: Check) -> list[Part]:
+    parts: list[Part] = []
+    for severity, style in (("error", "bold red"), ("warning", "yellow"), ("note", "dim")):
+        found = [finding for finding in check.findings if finding.severity == severity]
+        if found:
+            parts.append(Styled([(f"{severity}s: {len(found)}", style)]))
+        parts += [finding_line(finding) for finding in found[:MAX_SHOWN_FINDINGS]]
+        if len(found) > MAX_SHOWN_FINDINGS:
+            parts.append(f"… and {len(found) - MAX_SHOWN_FINDINGS} more")
+    return parts
+
+
+def _suspect_parts(check: Check) -> list[Part]:
+    found = check.suspects
+    if found is None:
+        return []
+    rows = [
+        (
+            Path(row.where or str(row.position)).name,
+            *(", ".join(names) or "(no label)" for names in (row.given, row.suggested)),
+            f"{row.score:.3f}",
+            " ".join(row.text.split())[:MAX_SHOWN_SUSPECT],
+        )
+        for row in found.rows[:N_SHOWN_SUSPECTS]
+    ]
+    return [
+        f"labels most in doubt, of {found.n_rows:,} training rows; a simple model agrees with "
+        f"{_percent(found.agreement_share)} of the labels and holds {found.n_estimated:,} rows for wrong, those that "
+        f"are merely hard included; --json lists {len(found.rows):,}",
+        Table(("row", "label", "rather", "score", "text"), rows),
+    ]
+
+
+def finding_line(finding: Any) -> str:
+    """Return a finding on up to three lines: what, the first few places, what to do."""
+    line = f"{finding.severity} [{finding.code}]: {finding.what}"
+    if finding.where:
+        more = " …" if len(finding.where) > N_SHOWN_PLACES else ""
+        line += f"\n  where: {', '.join(finding.where[:N_SHOWN_PLACES])}{more}"
+    return f"{line}\n  next:  {finding.next}" if finding.next else line

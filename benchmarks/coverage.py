@@ -32,7 +32,6 @@ from headrace.compare.pooled import pooled_values
 from headrace.data.examples import LabelSet
 from headrace.intervals import (
     Area,
-    average_precision_influence,
     corrected_percentiles,
     counts_of,
     f1_influence,
@@ -193,14 +192,13 @@ def precisions(random: np.random.Generator, draws: int, *, n: int, positives: in
         return float(norm.pdf(x - distance) * hit / (hit + (1 - share) * norm.sf(x)))
 
     tally = Tally(quad(at, distance - 8, distance + 8, limit=300)[0])
-    for _ in range(draws):
+    for draw in range(draws):
         has_label, scores = ranked(random, n, int(random.binomial(n, share)), distance)
-        places = np.flatnonzero(has_label[np.argsort(-scores)])
-        value = float((np.arange(1, len(places) + 1) / (places + 1)).mean())
-        drawn = resampled_ranking(random, has_label, scores, 400)[1]
-        influence = average_precision_influence(has_label, scores)
-        tally.span("bootstrap", corrected_percentiles(drawn, value, influence))
-        tally.span("percentile bootstrap (before)", percentiles(drawn))
+        found = Area.of_precision(has_label, scores)
+        tally.span("hall", hall(found.value, found.influence, df=found.df, bounds=(0, 1)))
+        if draw < draws // 4:
+            drawn = resampled_ranking(random, has_label, scores, 400)[1]
+            tally.span("percentile bootstrap (before)", percentiles(drawn))
     return tally
 
 

@@ -35,7 +35,14 @@ def overrides(name: str, rows: int) -> list[str]:
     if not folder:
         raise SystemExit("set HEADRACE_DATA to the folder of real data")
     train = Path(folder) / FILES[name]
-    return [f"data.train={train}", "data.test=null", f"data.limit={rows}", "fit.epochs=1", "logger=none"]
+    return [
+        f"data.train={train}",
+        "data.test=null",
+        f"data.limit={rows}",
+        "fit.epochs=1",
+        "logger=none",
+        "baseline=false",
+    ]
 
 
 def forecast(name: str, rows: int) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def fact(name: str, rows: int, out: str) -> dict[str, Any]:
     from headrace.train.resume import Keeper
 
     counted = {"cpu": 0.0, "mark": 0.0, "evaluate": 0.0}
-    start_epoch, count, score = Keeper.on_train_epoch_start, Keeper._count_time, finish.scores_of
+    start_epoch, count, score = Keeper.on_train_epoch_start, Keeper._count_time, finish.evaluated
 
     def started(self: Any, *arguments: Any) -> None:
         start_epoch(self, *arguments)
@@ -77,13 +84,13 @@ def fact(name: str, rows: int, out: str) -> dict[str, Any]:
 
     def scored(*arguments: Any) -> Any:
         before = time.process_time()
-        scores = score(*arguments)
+        found = score(*arguments)
         counted["evaluate"] = time.process_time() - before
-        return scores
+        return found
 
-    Keeper.on_train_epoch_start, Keeper._count_time, finish.scores_of = started, step, scored  # type: ignore[method-assign]
+    Keeper.on_train_epoch_start, Keeper._count_time, finish.evaluated = started, step, scored  # type: ignore[method-assign]
     begun = time.perf_counter()
-    timing = fit(name, out=out, overrides=overrides(name, rows)).timing
+    timing = fit(name, out=out, overrides=overrides(name, rows), echo=lambda line: None).timing
     return {
         "wall": {"fit_s": timing["fit_s"], "evaluate_s": timing["evaluate_s"], "wall_s": time.perf_counter() - begun},
         "cpu": {"fit_s": counted["cpu"], "evaluate_s": counted["evaluate"]},

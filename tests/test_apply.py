@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import html5lib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,8 @@ import pytest
 import headrace
 from headrace import apply
 from headrace.bundle import Bundle
+from headrace.decide.calibration import Calibration
+from headrace.decide.decision import Decision
 from headrace.errors import BundleError, DataError, RecipeError
 from tiny_bundle import csv_file, rows, tiny_bundle
 
@@ -158,6 +162,88 @@ def test_a_threshold_decides_in_multi_label(tmp_path: Path, tags: Bundle) -> Non
     written = read_jsonl(tmp_path / "p.jsonl")
     assert [row["labels"] for row in written] == [["y"]] * 4
     assert list(written[0]) == ["row", "labels", "score_=x", "score_y", "score_z", "flags"]
+
+
+@pytest.fixture(scope="module")
+def careful(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Bundle:
+    """The same bundle, which is not sure of about every other text of `rows(6)`."""
+    confidence = np.sort(bundle.scores([row["text"] for row in rows(6)]).max(axis=1).astype(np.float64))
+    decision = Decision(
+        bundle.labels, Calibration(), abstain_below=float(confidence[3]), error_rate=0.1, confidence=0.9
+    )
+    saved = Bundle(bundle.classifier, bundle.subwords, replace(bundle.about, decision=decision.as_dict()))
+    folder = tmp_path_factory.mktemp("careful") / "bundle"
+    saved.save(folder)
+    return Bundle.load(folder)
+
+
+def test_what_the_bundle_is_not_sure_of_has_no_label_and_a_reason_in_each_format(
+    tmp_path: Path, careful: Bundle
+) -> None:
+    wanted = careful.predict([row["text"] for row in rows(6)])
+    assert {one.reason for one in wanted} == {None, "abstain"}
+    for ending in ("csv", "jsonl", "parquet"):
+        done = apply.predict_file(careful, rows(6), tmp_path / f"p.{ending}")
+        assert done.n_predicted == 6
+    names = ["row", "label", "index", "reason", "score_bad", "score_good", "flags"]
+    told = [(one.label, one.index, one.reason) for one in wanted]
+    for written in (read_jsonl(tmp_path / "p.jsonl"), pq.read_table(tmp_path / "p.parquet").to_pylist()):
+        assert list(written[0]) == names
+        assert [(row["label"], row["index"], row["reason"]) for row in written] == told
+        assert all(row["score_good"] is not None for row in written)
+    with open(tmp_path / "p.csv", encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert list(cells[0]) == names
+    shown = [tuple("" if value is None else str(value) for value in row) for row in told]
+    assert [(row["label"], row["index"], row["reason"]) for row in cells] == shown
+    found, _ = apply.predict_rows(careful, rows(6))
+    assert [one.reason for _, one in found] == [one.reason for one in wanted]
+
+
+def test_with_a_given_threshold_every_row_is_answered(tmp_path: Path, careful: Bundle) -> None:
+    apply.predict_file(careful, rows(6), tmp_path / "p.jsonl", threshold=0.5)
+    written = read_jsonl(tmp_path / "p.jsonl")
+    assert {row["reason"] for row in written} == {None}
+    assert None not in {row["label"] for row in written}
+
+
+def test_a_bundle_that_may_abstain_is_evaluated_on_all_rows(careful: Bundle, bundle: Bundle) -> None:
+    assert headrace.evaluate(careful, rows(8)).metrics == headrace.evaluate(bundle, rows(8)).metrics
+
+
+def decided_tags(tags: Bundle, thresholds: tuple[float, ...], **abstain: float) -> Bundle:
+    decision = Decision(tags.labels, Calibration("none", "multi_label"), thresholds, **abstain)
+    return Bundle(tags.classifier, tags.subwords, replace(tags.about, decision=decision.as_dict()))
+
+
+def test_the_bundles_thresholds_decide_predictions_and_evaluations(tmp_path: Path, tags: Bundle) -> None:
+    decided = decided_tags(tags, (0.0, 1.0, 0.0))
+    apply.predict_file(decided, rows(4), tmp_path / "p.jsonl")
+    assert {tuple(row["labels"]) for row in read_jsonl(tmp_path / "p.jsonl")} == {("=x", "z")}
+    source = [{"text": row["text"], "labels": "=x|z"} for row in rows(8)]
+    found = headrace.evaluate(decided, source)
+    assert found.threshold == (0.0, 1.0, 0.0)
+    assert found.metrics["accuracy"].value == 1.0
+    given = headrace.evaluate(decided, source, threshold={"=x": 1.0, "z": 1.0})
+    assert given.metrics["accuracy"].value == 0.0
+
+
+def test_several_labels_that_are_not_sure_are_none_and_not_empty(tmp_path: Path, tags: Bundle) -> None:
+    decided = decided_tags(tags, (0.5, 0.5, 0.5), abstain_below=1.0, error_rate=0.1, confidence=0.9)
+    for ending in ("jsonl", "parquet", "csv"):
+        apply.predict_file(decided, rows(3), tmp_path / f"p.{ending}")
+    rows_of_parquet = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [(row["labels"], row["reason"]) for row in rows_of_parquet] == [(None, "abstain")] * 3
+    assert [row["labels"] for row in read_jsonl(tmp_path / "p.jsonl")] == [None] * 3
+    with open(tmp_path / "p.csv", encoding="utf-8", newline="") as file:
+        assert [(row["labels"], row["reason"]) for row in csv.DictReader(file)] == [("", "abstain")] * 3
+
+
+def test_an_evaluation_writes_a_page_that_can_be_read(tmp_path: Path, bundle: Bundle) -> None:
+    headrace.evaluate(bundle, rows(30), out=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert "of the 30" in page
 
 
 def test_flags_are_counted(tmp_path: Path, bundle: Bundle) -> None:

@@ -22,6 +22,8 @@ from headrace.bundle import Bundle, prove_in_fresh_process, save_bundle
 from headrace.bundle.manifest import write_manifest
 from headrace.bundle.weights import Unfilled
 from headrace.data.examples import LabelSet
+from headrace.decide.calibration import Calibration
+from headrace.decide.decision import Decision
 from headrace.errors import BundleError, DataError, RecipeError
 from headrace.head import HeadSettings
 from headrace.model import load_classifier
@@ -529,6 +531,158 @@ def test_descriptions_that_do_not_fit_are_refused(folder: Path, name: str, chang
     change_json(folder / name, change)
     write_manifest(folder)
     assert refused(folder).what.startswith(what)
+
+
+# -- decisions ---------------------------------------------------------------------------------------------------------
+
+COOL = Calibration("temperature", "single_label", {"temperature": 3.7})
+PLATT = Calibration("platt", "multi_label", {"slopes": [0.3, 1.7], "intercepts": [-0.4, 0.1]})
+STEPS = Calibration("isotonic", "multi_label", {"knots": [[[-1.0, 0.1, 2.0], [-3.0, 0.2, 0.3]], [[0.0], [0.5]]]})
+
+
+def decided(folder: Path, **content: Any) -> Bundle:
+    """A bundle of two labels that may stand together, with a decision."""
+    decision = Decision(("toxic", "insult"), **{"calibration": PLATT, "thresholds": (0.45, 0.3), **content})
+    return made(folder, labels=("toxic", "insult"), task="multi_label", decision=decision.as_dict())
+
+
+def test_a_calibrated_bundle_comes_back_to_the_bit_and_is_not_the_plain_one(tmp_path: Path, original: Bundle) -> None:
+    decision = Decision(original.labels, COOL)
+    before = made(tmp_path, decision=decision.as_dict())
+    after = Bundle.load(tmp_path / "bundle")
+    assert after.decision == before.decision == decision
+    np.testing.assert_array_equal(after.scores(SENTENCES), before.scores(SENTENCES))
+    plain = original.scores(SENTENCES)
+    cooled = after.scores(SENTENCES)
+    np.testing.assert_array_equal(cooled.argmax(axis=1), plain.argmax(axis=1))
+    assert (cooled.max(axis=1) < plain.max(axis=1)).all()
+    np.testing.assert_allclose(cooled.sum(axis=1), 1.0, atol=1e-6)
+    after.save(tmp_path / "again")
+    assert Bundle.load(tmp_path / "again").decision == decision
+
+
+@pytest.mark.parametrize("calibration", [PLATT, STEPS])
+def test_thresholds_and_calibration_of_several_labels_hold_after_loading(
+    tmp_path: Path, calibration: Calibration
+) -> None:
+    before = decided(tmp_path, calibration=calibration)
+    after = Bundle.load(tmp_path / "bundle")
+    scores = after.scores(SENTENCES)
+    np.testing.assert_array_equal(scores, before.scores(SENTENCES))
+    assert after.threshold == {"toxic": 0.45, "insult": 0.3}
+    plain = made(tmp_path / "plain", labels=("toxic", "insult"), task="multi_label").scores(SENTENCES)
+    assert np.abs(plain - scores).max() > 0.05
+    wanted = [tuple(np.flatnonzero(row >= (0.45, 0.3)).tolist()) for row in scores.astype(np.float64)]
+    assert [one.indices for one in after.predict(SENTENCES)] == wanted
+
+
+def test_a_score_at_its_threshold_gives_the_label(tmp_path: Path) -> None:
+    plain = made(tmp_path / "plain", labels=("toxic", "insult"), task="multi_label")
+    score = float(plain.scores([SENTENCES[0]])[0, 0])
+    for limit, given in ((score, True), (float(np.nextafter(score, 1)), False)):
+        decision = Decision(("toxic", "insult"), Calibration("none", "multi_label"), thresholds=(limit, 1.0))
+        folder = tmp_path / str(given)
+        made(folder, labels=("toxic", "insult"), task="multi_label", decision=decision.as_dict())
+        assert ("toxic" in Bundle.load(folder / "bundle").predict([SENTENCES[0]])[0].labels) is given
+
+
+def test_who_is_not_sure_gives_no_answer_unless_a_threshold_is_given(tmp_path: Path, original: Bundle) -> None:
+    confidence = np.sort(original.scores(SENTENCES).max(axis=1).astype(np.float64))
+    below = float(confidence[len(confidence) // 2])
+    decision = Decision(original.labels, Calibration(), abstain_below=below, error_rate=0.1, confidence=0.9)
+    made(tmp_path, decision=decision.as_dict())
+    bundle = Bundle.load(tmp_path / "bundle")
+    found = bundle.predict(SENTENCES)
+    unsure = original.scores(SENTENCES).max(axis=1) < below
+    assert 0 < unsure.sum() < len(SENTENCES)
+    assert [one.reason for one in found] == ["abstain" if one else None for one in unsure]
+    assert [one.label is None for one in found] == unsure.tolist()
+    assert [one.index is None for one in found] == unsure.tolist()
+    assert all(len(one.scores) == 3 for one in found)
+    shown = found[int(unsure.argmax())].as_dict()
+    assert (shown["label"], shown["index"], shown["reason"]) == (None, None, "abstain")
+    assert "reason" not in found[int(unsure.argmin())].as_dict()
+
+
+def test_a_given_threshold_goes_before_the_bundles_and_always_answers(tmp_path: Path) -> None:
+    decided(tmp_path, abstain_below=1.0, error_rate=0.1, confidence=0.9)
+    bundle = Bundle.load(tmp_path / "bundle")
+    unsure = bundle.predict(SENTENCES)
+    assert {one.reason for one in unsure} == {"abstain"}
+    assert {one.labels for one in unsure} == {()}
+    assert unsure[0].as_dict()["labels"] is None
+    assert unsure[0].as_dict()["indices"] is None
+    for threshold, labels in ((0.0, ("toxic", "insult")), ({"toxic": 1.0, "insult": 0.0}, ("insult",))):
+        found = bundle.predict(SENTENCES, threshold=threshold)
+        assert {one.reason for one in found} == {None}
+        assert {one.labels for one in found} == {labels}
+
+
+def test_two_labels_with_a_threshold_answer_though_the_bundle_may_not(tmp_path: Path) -> None:
+    decision = Decision(("bad", "good"), Calibration(), abstain_below=1.0, error_rate=0.1, confidence=0.9)
+    made(tmp_path, labels=("bad", "good"), decision=decision.as_dict())
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.predict(SENTENCES[0]).reason == "abstain"
+    assert bundle.predict(SENTENCES[0], threshold=0.0).label == "good"
+
+
+def test_an_older_bundle_without_a_decision_still_loads(folder: Path, original: Bundle) -> None:
+    change_json(folder / "bundle.json", lambda b: b.pop("decision"))
+    write_manifest(folder)
+    bundle = Bundle.load(folder)
+    assert bundle.decision == Decision.plain(original.labels, task="single_label")
+    np.testing.assert_array_equal(bundle.scores(SENTENCES), original.scores(SENTENCES))
+    assert {one.reason for one in bundle.predict(SENTENCES)} == {None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["calibration"]["parameters"]["slopes"].__setitem__(0, float("nan")),
+        lambda d: d["calibration"]["parameters"]["slopes"].__setitem__(0, float("inf")),
+        lambda d: d["calibration"]["parameters"]["slopes"].__setitem__(0, 10**400),
+        lambda d: d["calibration"]["parameters"]["slopes"].__setitem__(0, -1.0),
+        lambda d: d["calibration"]["parameters"]["slopes"].__setitem__(0, "1"),
+        lambda d: d["calibration"]["parameters"]["slopes"].append(1.0),
+        lambda d: d["calibration"]["parameters"].pop("intercepts"),
+        lambda d: d["calibration"].pop("method"),
+        lambda d: d["calibration"].update(method="os.system"),
+        lambda d: d["calibration"].update(method=["platt"]),
+        lambda d: d["calibration"].update(task="single_label", method="temperature", parameters={"temperature": 2.0}),
+        lambda d: d.update(calibration=None),
+        lambda d: d.pop("thresholds"),
+        lambda d: d.update(thresholds=[0.5, 0.5]),
+        lambda d: d["thresholds"].update(toxik=d["thresholds"].pop("toxic")),
+        lambda d: d["thresholds"].update(more=0.5),
+        lambda d: d["thresholds"].update(toxic=1.5),
+        lambda d: d["thresholds"].update(toxic=10**400),
+        lambda d: d["thresholds"].update(toxic=None),
+        lambda d: d["abstain"].update(below=float("nan")),
+        lambda d: d["abstain"].update(below=None),
+        lambda d: d["abstain"].pop("confidence"),
+        lambda d: d.update(abstain=0.5),
+        lambda d: d.update(surprise=1),
+    ],
+)
+def test_a_damaged_decision_is_refused(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, change: Any) -> None:
+    source = tmp_path_factory.getbasetemp() / "decided"
+    if not source.is_dir():
+        decided(source, abstain_below=0.6, error_rate=0.1, confidence=0.9)
+    folder = Path(shutil.copytree(source / "bundle", tmp_path / "bundle"))
+    Bundle.load(folder)
+    change_json(folder / "bundle.json", lambda b: change(b["decision"]))
+    write_manifest(folder)
+    error = refused(folder)
+    assert error.what.startswith("the bundle's bundle.json is damaged: its decision: ")
+    assert error.where == str(folder / "bundle.json")
+    assert error.next == "take the original bundle"
+
+
+@pytest.mark.parametrize("value", [[], "none", 1.0, {}])
+def test_a_decision_that_is_none_is_refused(folder: Path, value: Any) -> None:
+    change_json(folder / "bundle.json", lambda b: b.update(decision=value))
+    write_manifest(folder)
+    assert "its decision: a decision is a mapping" in refused(folder).what
 
 
 # -- pickles (X1) ------------------------------------------------------------------------------------------------------

@@ -9,15 +9,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import html5lib
 import pytest
 
-from headrace import cli
+from headrace import Bundle, cli
 from headrace.cli_output import Answer, Table, printable, show
 from headrace.errors import HeadraceError, Interrupted, TrainingStopped
+from headrace.train.fit import fit
 from tiny import tiny_folder
 from tiny_bundle import csv_file, tiny_bundle
 
-VERBS = ["demo", "new", "recipes", "check", "fit", "evaluate", "compare", "explain", "predict", "embed", "similar", "export"]
+VERBS = [
+    "demo",
+    "new",
+    "recipes",
+    "check",
+    "fit",
+    "evaluate",
+    "compare",
+    "explain",
+    "predict",
+    "embed",
+    "similar",
+    "export",
+]
 LIGHT = "import sys; from headrace.cli import run; code = run(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
 
 
@@ -284,6 +299,155 @@ def test_fit_strict_ends_with_1_when_there_are_findings(
     code, _, err = ran(capsys, "fit", recipe, "--strict", "--set", f"data.test={tmp_path / 'test.csv'}")
     assert code == 1
     assert "--strict stops at them" in err
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs on the same test rows and one on others."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        # a fresh process costs seconds, and has tests of its own
+        patch.setattr("headrace.train.finish.prove_in_fresh_process", lambda *_: None)
+        for name, n_tested, seed in (("first", 40, 1), ("second", 40, 2), ("other", 30, 1)):
+            data = {
+                "train": str(csv_file(folder / "train.csv", 40)),
+                "valid": "20%",
+                "test": str(csv_file(folder / f"test{n_tested}.csv", n_tested)),
+                "max_length": 32,
+            }
+            values = {
+                "data": data,
+                "backbone": {"name": str(tiny_folder(folder, "bert", name="backbone"))},
+                "fit": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
+                "logger": "none",
+                "baseline": False,
+                "seed": seed,
+            }
+            fit(values, out=folder / name, echo=lambda line: None)
+    return folder
+
+
+def test_compare_says_which_run_is_better_and_how_sure_that_is(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    code, out, _ = ran(capsys, "compare", runs / "first", runs / "second")
+    assert code == 0
+    assert "test: 40 rows, single_label" in out
+    assert "accuracy" in out
+    assert "first" in out
+    assert "second" in out
+    code, value = answered(capsys, "compare", runs / "first", runs / "second", "--metric", "log_loss")
+    assert code == 0
+    assert value["metric"] == "log_loss"
+    assert [one["name"] for one in value["runs"]] == ["first", "second"]
+    assert [one["seeds"] for one in value["runs"]] == [[1], [2]]
+    (verdict,) = value["verdicts"]
+    found = [
+        json.loads((runs / name / "report.json").read_text("utf-8"))["metrics"]["log_loss"]["value"]
+        for name in ("first", "second")
+    ]
+    assert verdict["difference"]["value"] == pytest.approx(found[1] - found[0], abs=1e-6)
+    assert verdict["sentence"] in ran(capsys, "compare", runs / "first", runs / "second", "--metric", "log_loss")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "next_step"),
+    [
+        (["first", "other"], "not scored on the same rows (40 test rows and 30 test rows)", "data.test"),
+        (["first"], "", ""),
+        (["first", "second", "--metric", "acuracy"], "acuracy", "did you mean 'accuracy'"),
+        (["first", "second", "--against", "last"], "last", "first"),
+        (["first", "nowhere"], "there is no finished run in", "headrace fit"),
+        (["first", "second/bundle"], "there is no finished run in", "give the run's folder"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_exit_2(
+    capsys: pytest.CaptureFixture[str],
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    what: str,
+    next_step: str,
+) -> None:
+    monkeypatch.chdir(runs)
+    code, out, err = ran(capsys, "compare", *arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    code, value = answered(capsys, "compare", *arguments)
+    assert code == 2
+    assert what in value["what"]
+    assert next_step in value["next"]
+
+
+def test_explain_shows_words_as_text_as_json_and_as_a_page(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    text = "A good film with a <b>warm</b> heart."
+    code, out, _ = ran(capsys, "explain", bundle, text)
+    assert code == 0
+    answer = Bundle.load(bundle).predict(text).label
+    assert answer is not None
+    assert answer in out
+    assert "warm" in out
+    code, value = answered(capsys, "explain", bundle, text, "--html", "why.html")
+    assert code == 0
+    assert value["label"] == answer
+    assert value["html"] == "why.html"
+    assert value["texts"] == [text]
+    assert value["error_share"] <= 0.02
+    assert value["total"] == pytest.approx(sum(word["attribution"] for word in value["words"]), abs=1e-6)
+    page = (tmp_path / "why.html").read_text("utf-8")
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert "<b>warm</b>" not in page
+    other = answered(capsys, "explain", bundle, text, "--label", "bad" if answer == "good" else "good")[1]
+    assert other["total"] == pytest.approx(-value["total"], rel=0.05)
+    assert "page: why.html" in ran(capsys, "explain", bundle, text, "--html", "why.html")[1]
+
+
+def test_explain_refuses_what_it_cannot_explain(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+    code, out, err = ran(capsys, "explain", bundle, "A good film.", "--label", "godo")
+    assert (code, out) == (2, "")
+    assert "'godo'" in err
+    assert "did you mean 'good'?" in err
+    assert answered(capsys, "explain", bundle, "A good film.", "--label", "godo")[1]["error"] == "RecipeError"
+    code, value = answered(capsys, "explain", bundle, "A good film.", "--pair", "A bad one.")
+    assert (code, value["error"]) == (2, "DataError")
+
+
+def test_fit_with_seeds_trains_each_and_says_how_far_they_spread(
+    capsys: pytest.CaptureFixture[str], recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.train.finish.prove_in_fresh_process", lambda *_: None)
+    code, value = answered(capsys, "fit", recipe, "--out", "many", "--seeds", "2", "--set", "baseline=false")
+    assert code == 0
+    assert value["seeds"] == [13, 14]
+    assert value["best"] in (13, 14)
+    assert value["bundle"] == f"many/seed-{value['best']}/bundle"
+    assert len(value["metrics"]["accuracy"]["values"]) == 2
+    assert json.loads(Path("many/seeds.json").read_text("utf-8"))["seeds"] == [13, 14]
+    code, out, err = ran(capsys, "fit", recipe, "--out", "many", "--seeds", "2", "--set", "baseline=false")
+    assert code == 0
+    assert "2 seeds (13, 14), mean ± standard deviation on valid:" in out
+    assert f"next: headrace predict many/seed-{value['best']}/bundle FILE" in out
+    assert err.count("nothing was trained") == 2
+    code, _, err = ran(capsys, "fit", recipe, "--seeds", "1")
+    assert code == 2
+    assert "--seeds" in err
+
+
+def test_check_with_labels_shows_the_labels_in_doubt(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    lines = csv_file(tmp_path / "train.csv", 80).read_text("utf-8").splitlines()
+    wrong = lines[10].rpartition(",")
+    lines[10] = f"{wrong[0]},{'bad' if wrong[2] == 'good' else 'good'}"
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    code, value = answered(capsys, "check", recipe, "--labels")
+    assert code in (0, 1)
+    suspects = value["suspects"]
+    worst = suspects["rows"][0]
+    assert worst["where"].endswith("train.csv:11")
+    assert worst["given"] != worst["suggested"]
+    assert "labels most in doubt" in ran(capsys, "check", recipe, "--labels")[1]
+    assert answered(capsys, "check", recipe)[1]["suspects"] is None
 
 
 def test_predict_writes_or_shows(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from headrace.bundle import Bundle, save_bundle
 from headrace.data.examples import LabelSet
+from headrace.decide.calibration import Calibration
+from headrace.decide.decision import Decision
 from headrace.errors import BundleError
 from headrace.export import Exported, to_transformers
 from headrace.head import HeadSettings
@@ -136,6 +139,34 @@ def test_head_tail_is_said_to_be_lost(tmp_path: Path) -> None:
     notes = to_transformers(bundle, tmp_path / "out").notes
     assert any("head_tail" in note and "keeps the beginning" in note for note in notes)
     assert "head_tail" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_a_decision_adds_is_said_to_be_lost(tmp_path: Path) -> None:
+    plain = made(tmp_path, "bert", HeadSettings(name="native"))
+    cooled = Calibration("temperature", "single_label", {"temperature": 3.0})
+    decision = Decision(plain.labels, cooled, abstain_below=0.7, error_rate=0.1, confidence=0.9)
+    bundle = Bundle(plain.classifier, plain.subwords, replace(plain.about, decision=decision.as_dict()))
+    exported = to_transformers(bundle, tmp_path / "out")
+    assert exported.largest_difference <= 1e-5  # the logits are the same all the same
+    assert np.abs(plain.scores(TEXTS) - bundle.scores(TEXTS)).max() > 0.05
+    (calibration,) = [note for note in exported.notes if "calibrated" in note]
+    assert "temperature" in calibration
+    assert any("not sure" in note and "transformers always answers" in note for note in exported.notes)
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert all(note in readme for note in exported.notes)
+    without = to_transformers(plain, tmp_path / "plain").notes
+    assert not [note for note in without if "calibrated" in note or "not sure" in note]
+
+
+def test_thresholds_of_a_decision_are_said_to_be_lost(tmp_path: Path) -> None:
+    plain = made(tmp_path, "bert", HeadSettings(name="native"), multi_label=True)
+    decision = Decision(plain.labels, Calibration("none", "multi_label"), thresholds=(0.25, 0.5, 0.75))
+    bundle = Bundle(plain.classifier, plain.subwords, replace(plain.about, decision=decision.as_dict()))
+    notes = to_transformers(bundle, tmp_path / "out").notes
+    (note,) = [note for note in notes if "threshold" in note]
+    assert "0.25" in note
+    assert "transformers keeps none" in note
+    assert not [note for note in notes if "calibrated" in note]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from headrace.data.examples import LabelSet
+from headrace.decide.calibration import Calibration
+from headrace.decide.decision import Decision
 from headrace.errors import ModelError, RecipeError
 from headrace.head import HeadSettings
 from headrace.model import Classifier, load_classifier
-from headrace.predict import Prediction, answers, embed, flags_of, score, thresholds, token_vectors
+from headrace.predict import Prediction, answers, embed, flags_of, probabilities, score, thresholds, token_vectors
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded, Subwords
 from tiny import SENTENCES, tiny_folder
@@ -162,6 +164,38 @@ def test_multi_label_answers_are_tuples_and_clean_text_has_none() -> None:
     assert found[1].as_dict() == {"labels": [], "indices": [], "scores": found[1].scores, "flags": ["empty"]}
     lower = answers(scores, ("a", "b", "c"), task="multi_label", threshold={"c": 0.25})
     assert [one.labels for one in lower] == [("a", "b"), ("c",)]
+
+
+def test_unsure_rows_have_scores_and_a_reason_but_no_answer() -> None:
+    scores = np.array([[0.9, 0.1], [0.5, 0.5]], np.float32)
+    unsure = np.array([False, True])
+    single = answers(scores, ("a", "b"), task="single_label", unsure=unsure, flags=[(), ("cut",)])
+    assert [(one.label, one.index, one.reason) for one in single] == [("a", 0, None), (None, None, "abstain")]
+    assert single[1].as_dict() == {
+        "label": None,
+        "index": None,
+        "reason": "abstain",
+        "scores": {"a": 0.5, "b": 0.5},
+        "flags": ["cut"],
+    }
+    several = answers(scores, ("a", "b"), task="multi_label", unsure=unsure)
+    assert [(one.labels, one.indices, one.reason) for one in several] == [(("a",), (0,), None), ((), (), "abstain")]
+    assert [one.as_dict()["labels"] for one in several] == [["a"], None]  # unlike a clean text, which has []
+
+
+def test_scores_are_the_tasks_own_unless_a_calibration_is_kept() -> None:
+    logits = np.array([[2.0, -1.0], [0.3, 0.1]], np.float32)
+    plain = Decision.plain(("a", "b"), task="single_label")
+    np.testing.assert_array_equal(
+        probabilities(logits, "single_label", plain), torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
+    )
+    cooled = Decision(("a", "b"), Calibration("temperature", "single_label", {"temperature": 2.0}))
+    np.testing.assert_allclose(
+        probabilities(logits, "single_label", cooled),
+        torch.softmax(torch.from_numpy(logits / 2), dim=-1).numpy(),
+        atol=1e-6,
+    )
+    assert probabilities(logits[:0], "single_label", cooled).shape == (0, 2)
 
 
 def test_a_threshold_of_two_labels_is_that_of_the_second() -> None:

@@ -176,7 +176,7 @@ def evaluate(
         truth = targets(examples, labels)
         scores = np.concatenate([loaded.scores(texts) for texts in _parts(examples, progress)])
         evaluation = evaluate_scores(
-            truth, scores, labels=labels, task=loaded.task, split=examples.source, threshold=limits
+            truth, scores, labels=labels, task=loaded.decision.task, split=examples.source, threshold=limits
         )
         if out is not None:
             rows = error_rows(examples, truth, scores, labels=labels, threshold=limits)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import RecipeError
-from headrace.text.batch import batches_by_length, collate, micro_batches
+from headrace.text.batch import batches_by_length, collate, micro_batches, token_batches
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
 
@@ -136,3 +136,22 @@ def test_no_texts_at_a_time_is_refused(call) -> None:  # type: ignore[no-untyped
         call()
     assert caught.value.what == "max_texts must be at least 1, not 0"
     assert (caught.value.where, caught.value.next) == ("max_texts", "set max_texts to 1 or more")
+
+
+@given(lengths=LENGTHS, max_tokens=st.integers(1, 4096), max_texts=st.integers(1, 64))
+def test_token_batches_hold_each_text_once_within_both_limits(
+    lengths: list[int], max_tokens: int, max_texts: int
+) -> None:
+    array = np.array(lengths, dtype=np.int32)
+    found = token_batches(array, max_texts=max_texts, max_tokens=max_tokens)
+    assert sorted(np.concatenate(found).tolist() if found else []) == list(range(len(lengths)))
+    for group in found:
+        assert len(group) == 1 or (len(group) <= max_texts and int(array[group].sum()) <= max_tokens)
+    ordered = [length for group in found for length in array[group].tolist()]
+    assert ordered == sorted(ordered, reverse=True)
+
+
+def test_token_batches_are_about_equally_full() -> None:
+    lengths = np.full(32, 100)
+    sizes = [len(group) for group in token_batches(lengths, max_texts=32, max_tokens=2048)]
+    assert sizes == [16, 16]

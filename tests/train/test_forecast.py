@@ -20,21 +20,35 @@ from headrace.text.batch import batches_by_length, micro_batches
 from headrace.text.plan import Plan
 from headrace.train import forecast as forecasts
 from headrace.train import probe
+from headrace.train import workload as workloads
 from headrace.train.data import CPU_PASS_TOKENS
 from headrace.train.fit import data_plan
 from headrace.train.forecast import CostModel, Forecast, estimate, forecast
 from headrace.train.prepare import Prepared, prepare
 from headrace.train.probe import Answer, Measured
-from headrace.train.workload import Workload, work, workload
+from headrace.train.workload import N_REQUIRED, Pass, Workload, workload
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, write_csv
 
 TRUE = CostModel(step_s=0.02, pass_s=0.1, token_s=1e-3, pair_s=2e-6)
-STEPS = [[(4, 20)], [(4, 20), (4, 20)], [(8, 64)], [(3, 256)], [(16, 256)], [(2, 10), (9, 30), (12, 128)]]
+Shapes = list[tuple[int, int]]
+STEPS: list[Shapes] = [
+    *([(4, 20)], [(4, 20), (4, 20)], [(8, 64)], [(3, 256)], [(16, 256)]),
+    [(2, 10), (9, 30), (12, 128)],
+]
 
 
-def measured(shapes: list[tuple[int, int]], *, seconds: float, peak: int = 0) -> Measured:
-    return Measured(tuple(shapes), seconds, seconds / 2, peak)
+def passes(shapes: Shapes) -> list[Pass]:
+    """Passes over texts that are equally long."""
+    return [Pass.of(np.full(texts, width)) for texts, width in shapes]
+
+
+def work(steps: list[Shapes], **how: Any) -> np.ndarray:
+    return workloads.work([passes(step) for step in steps], **how)
+
+
+def measured(shapes: Shapes, *, seconds: float, peak: int = 0) -> Measured:
+    return Measured(tuple(passes(shapes)), seconds, seconds / 2, peak)
 
 
 def answer(**changes: Any) -> Answer:
@@ -60,9 +74,10 @@ def load(**changes: Any) -> Workload:
     found = Workload(
         n_steps=300,
         trained=work([STEPS[5]]) * 300,
+        packed=work([STEPS[4]]) * 300,
         valid=work([[(50, 40)]], n_steps=0) * 3,
         evaluated=work([[(128, 60), (128, 20)]], n_steps=0),
-        costliest=(16, 256),
+        costliest=passes([(16, 256)])[0],
         n_epochs=3,
         checkpoint_every_s=60.0,
         data_bytes=7,
@@ -89,6 +104,13 @@ def test_work_counts_steps_passes_tokens_and_pairs_of_tokens() -> None:
     assert work([[(2, 10), (3, 4)], [(1, 5)]]).tolist() == [2, 3, 37, 273]
     assert work([[(2, 10)]], n_steps=0).tolist() == [0, 1, 20, 200]
     assert work([]).tolist() == [0, 0, 0, 0]
+
+
+def test_work_counts_padding_where_texts_are_padded() -> None:
+    one = Pass.of(np.array([3, 10, 5]))
+    assert one == Pass(texts=3, width=10, tokens=18, pairs=9 + 100 + 25)
+    assert workloads.work([[one]]).tolist() == [1, 1, 30, 300]
+    assert workloads.work([[one]], packed=True).tolist() == [1, 1, 18, 134]
 
 
 def test_the_cost_model_finds_exact_timings_again() -> None:
@@ -136,6 +158,8 @@ def test_an_estimate_is_exact_where_the_machine_keeps_to_the_model() -> None:
     assert found.evaluate_s == pytest.approx(evaluate_s, rel=0.02)
     saves_s = 0.5 * (3 + fit_s / 60)
     assert found.wall_s == pytest.approx(2 * 3.0 + fit_s + valid_s + saves_s + evaluate_s, rel=0.02)
+    packed_s = 300 * TRUE.seconds(work([STEPS[4]]))
+    assert estimate(load(), answer(packs=True)).fit_s == pytest.approx(packed_s, rel=0.02)
     assert estimate(load(), answer(), clock="cpu_s").fit_s == pytest.approx(fit_s / 2, rel=0.02)
 
 
@@ -149,7 +173,7 @@ def test_memory_is_that_of_the_costliest_pass_or_on_the_line_to_it(
     steps = (measured([(4, 20)] * 2, seconds=1, peak=100), measured([(4, 40)], seconds=1, peak=300))
     slope = 200 / (4 * 40 * 296 - 4 * 20 * 276)
     wanted = 300 + slope * (8 * 40 * 296 - 4 * 40 * 296)
-    found = estimate(load(costliest=(8, 40)), answer(steps=steps, peak_bytes=300)).peak_memory_bytes
+    found = estimate(load(costliest=passes([(8, 40)])[0]), answer(steps=steps, peak_bytes=300)).peak_memory_bytes
     assert found == int(wanted) + 7
     monkeypatch.setattr(forecasts, "peak_resident_bytes", lambda: 5000)
     assert estimate(load(), answer()).peak_memory_bytes == 5000  # preparing the data took more than training will
@@ -164,17 +188,18 @@ def test_the_workload_is_that_of_every_step_of_every_epoch(tmp_path: Path, backb
     assert found.n_steps == 3 * 7  # 64 rows
     lengths = data.train.lengths
     plan = Plan(64, 10, values.seed)
-    shapes = []
+    steps = []
     for epoch in range(3):
         for step in range(7):
             of_step = lengths[plan.rows(epoch, step)]
             groups = micro_batches(of_step, max_texts=10, pass_tokens=CPU_PASS_TOKENS)
-            shapes.append([(len(group), int(of_step[group].max())) for group in groups])
-    assert found.trained.tolist() == pytest.approx(work(shapes).tolist())
+            steps.append([Pass.of(of_step[group]) for group in groups])
+    assert found.trained.tolist() == pytest.approx(workloads.work(steps).tolist())
+    assert found.packed.tolist() == pytest.approx(workloads.work(steps, packed=True).tolist())
     valid = batches_by_length(data.valid.lengths, max_tokens=8192, max_texts=128)
     assert found.valid[1] == 3 * len(valid)
     assert found.evaluated[0] == 0
-    assert found.costliest in [shape for step in shapes for shape in step]
+    assert found.costliest in [shape for step in steps for shape in step]
     assert all(rows.max() < 64 for step in picked.steps for rows in step)
 
 
@@ -214,8 +239,8 @@ def test_the_probe_takes_the_required_steps_and_then_what_it_has_time_for() -> N
     n_tokens = [10, 20, 100, 200, 100, 60]
     clock = probe._Clock(n_tokens, budget_s=50.0)
     clock._begun = time.perf_counter()
-    assert [clock.has_time_for(index) for index in range(probe.N_REQUIRED)] == [True] * probe.N_REQUIRED
-    clock.measured = [measured([(1, n)], seconds=0.3 * n) for n in n_tokens[: probe.N_REQUIRED]]
+    assert [clock.has_time_for(index) for index in range(N_REQUIRED)] == [True] * N_REQUIRED
+    clock.measured = [measured([(1, n)], seconds=0.3 * n) for n in n_tokens[:N_REQUIRED]]
     # 200 tokens take 60 s: the costliest may, the same later on is too long, and 100 tokens are not
     assert [clock.has_time_for(index) for index in (3, 4, 5)] == [True, True, True]
     clock.n_tokens[4] = 200

@@ -19,11 +19,13 @@ class Backbone(nn.Module, ABC):
         family: The architecture's name, e.g. `bert`.
         width: Size of a hidden state.
         max_tokens: Longest text in tokens, special ones included, or None where the family has no limit.
+        packs: Whether it lays the texts of a batch end to end in training; `train_on_cpu` may switch it on.
     """
 
     family: str
     width: int
     max_tokens: int | None = None
+    packs: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

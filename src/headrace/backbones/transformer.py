@@ -53,8 +53,6 @@ class Transformer(Backbone):
         source: Where the weights come from, for the record: the name and the hub's commit.
     """
 
-    packs = False
-
     def __init__(self, model: Any, *, source: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.model = model

@@ -180,9 +180,14 @@ def finite(value: Any, name: str) -> float:
     Raises:
         ValueError: It is not one.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(float(value)):
-        raise ValueError(f"{name} is {value!r}, not a finite number")
-    return float(value)
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    try:
+        number = float(value) if is_number else np.nan
+    except OverflowError:  # JSON holds whole numbers of any size
+        number = np.inf
+    if not np.isfinite(number):
+        raise ValueError(f"{name} is {value!r:.60}, not a finite number")
+    return number
 
 
 def _numbers(values: Any, name: str) -> tuple[float, ...]:

@@ -12,7 +12,6 @@ from headrace.evaluate.scored import Scored, checked, fitting
 from headrace.evaluation import Evaluation, Interval
 from headrace.intervals import (
     BOOTSTRAP,
-    DELONG,
     HALL,
     MIN_ROWS,
     MIN_ROWS_IN_MACRO,
@@ -97,7 +96,7 @@ def evaluate(
         seed=options.get("seed", 0),
         has_label=one_column_per_label(targets, len(labels)),
     )
-    resampled = resample(targets, scores, scored.decided, resamples=scored.resamples, seed=scored.seed)
+    resampled = resample(targets, scores, scored.decided, resamples=scored.resamples, seed=scored.seed, ranked=False)
     kept = [float(one) for one in np.atleast_1d(given)]
     return Evaluation(
         task=task,
@@ -160,7 +159,7 @@ def _metrics(scored: Scored, resampled: Resampled) -> dict[str, Interval]:
         elif value is None:
             found[name] = Interval(None, note="no label has what it takes: see the notes")
         elif name in _RANKED:
-            found[name] = _ranked(scored, resampled, name, value)
+            found[name] = _ranked(scored, name, value)
         elif name == "log_loss":
             found[name] = _mean(row_losses(scored.targets, scored.scores), (0.0, np.inf))
         elif name == "hamming_loss":
@@ -193,31 +192,31 @@ def _resampled(scored: Scored, resampled: Resampled, metric: Metric, value: floa
     elif metric.name == "f1_micro":
         pooled = f1_influence(scored.has_label.reshape(-1, 1), scored.has_decided.reshape(-1, 1))
         influence = pooled.reshape(scored.scores.shape).sum(axis=1)  # the rows of all labels taken for one label
-    return _bootstrapped(value, drawn, None, scored.n_rows, influence=influence)
+    return _bootstrapped(value, drawn, scored.n_rows, influence=influence)
 
 
-def _ranked(scored: Scored, resampled: Resampled, name: str, value: float) -> Interval:
+def _ranked(scored: Scored, name: str, value: float) -> Interval:
     """Return a ranked metric: the mean over the labels, or that of the second of two."""
     note, enough = _ranked_note(scored)
     if not enough:
-        return _bootstrapped(value, None, note, scored.n_rows)
+        return Interval(value, note=note)
     binary = is_binary(scored.targets, len(scored.names))
     judged = [i for i in range(1 if binary else 0, len(scored.names)) if scored.areas[i] is not None]
     if name.startswith("roc_auc"):
-        area = mean_area([area for area in scored.areas[judged[0] :] if area is not None])
-        return _area(value, area, int(scored.rows_of_rarer_kind()[judged].min()), note)
-    influence = np.mean([scored.precision_influence(i) for i in judged], axis=0)
-    return _bootstrapped(value, resampled.metrics[name], note, scored.n_rows, influence=influence)
+        estimate = mean_area([area for area in scored.areas[judged[0] :] if area is not None])
+    else:
+        estimate = mean_area([scored.precision(i) for i in judged])
+    return _ranked_interval(value, estimate, int(scored.rows_of_rarer_kind()[judged].min()), note)
 
 
-def _area(value: float, area: Area, n_rarer: int, note: str | None) -> Interval:
+def _ranked_interval(value: float, estimate: Area, n_rarer: int, note: str | None) -> Interval:
     if note is None and value > NEAR_ONE and n_rarer < ENOUGH_NEAR_ONE:
         note = f"from {n_rarer} rows of the rarer kind an interval so near 1 tends to be too narrow"
-    span = hall(value, area.influence, df=area.df, bounds=(0.0, 1.0))
+    span = hall(value, estimate.influence, df=estimate.df, bounds=(0.0, 1.0))
     if span is None:
         why = "no interval: no row is ranked better or worse than another, so nothing tells how far the value may vary"
         return Interval(value, note=why)
-    return Interval(value, *span, method=DELONG, note=note)
+    return Interval(value, *span, method=estimate.method, note=note)
 
 
 def _ranked_note(scored: Scored) -> tuple[str | None, bool]:
@@ -233,24 +232,13 @@ def _ranked_note(scored: Scored) -> tuple[str | None, bool]:
     return f"fewer than {MIN_ROWS} rows with or without the label {named}: {outcome}", enough
 
 
-def _bootstrapped(
-    value: float | None,
-    drawn: np.ndarray | None,
-    note: str | None,
-    n_rows: int,
-    *,
-    influence: np.ndarray | None = None,
-) -> Interval:
-    if value is None or drawn is None:
-        return Interval(value, note=note)
+def _bootstrapped(value: float, drawn: np.ndarray, n_rows: int, *, influence: np.ndarray | None = None) -> Interval:
     if n_rows < MIN_ROWS:
         return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
-    if len(drawn) == 0:
-        return Interval(value, note="no interval: too many rows and labels to resample a ranking in reasonable time")
     span = percentiles(drawn) if influence is None else corrected_percentiles(drawn, value, influence)
     if span is None:
         return Interval(value, note="no interval: all resamples gave the same value")
-    return Interval(value, *span, method=BOOTSTRAP, note=note)
+    return Interval(value, *span, method=BOOTSTRAP)
 
 
 def _share(successes: int, n: int, why_none: str) -> Interval:
@@ -265,15 +253,13 @@ def _per_label(scored: Scored, resampled: Resampled) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(scored.names):
         hits, decided, support = int(counts.hits[i]), int(counts.decided[i]), int(counts.support[i])
-        roc_auc, average_precision = _ranked_label(scored, resampled, i, [number(values[i]) for values in ranked])
+        roc_auc, average_precision = _ranked_label(scored, i, [number(values[i]) for values in ranked])
         found[name] = {
             "precision": _share(hits, decided, "the label was never predicted"),
             "recall": _share(hits, support, "no row has the label"),
             "f1": Interval(None, note="no row has the label and it was never predicted")
             if support + decided == 0
-            else _bootstrapped(
-                float(f1[i]), resampled.f1[:, i], None, scored.n_rows, influence=scored.f1_influence[:, i]
-            ),
+            else _bootstrapped(float(f1[i]), resampled.f1[:, i], scored.n_rows, influence=scored.f1_influence[:, i]),
             "support": support,
             "n_predicted": decided,
             "roc_auc": roc_auc,
@@ -282,22 +268,18 @@ def _per_label(scored: Scored, resampled: Resampled) -> dict[str, dict[str, Any]
     return found
 
 
-def _ranked_label(
-    scored: Scored, resampled: Resampled, label: int, values: list[float | None]
-) -> tuple[Interval, Interval]:
+def _ranked_label(scored: Scored, label: int, values: list[float | None]) -> tuple[Interval, Interval]:
     """Return the ROC AUC and the average precision of one label, from their values."""
     support, area = int(scored.has_label[:, label].sum()), scored.areas[label]
     roc_auc, precision = values
     rarer = min(support, scored.n_rows - support)
-    if area is None or roc_auc is None or rarer < MIN_ROWS:
+    if area is None or roc_auc is None or precision is None or rarer < MIN_ROWS:
         missing = "no row has the label" if support == 0 else "every row has the label"
         why = missing if area is None else _few(support, scored.n_rows)
         return Interval(roc_auc, note=why), Interval(precision, note=why)
-    drawn = resampled.average_precision[:, label]
-    influence = scored.precision_influence(label)
     return (
-        _area(roc_auc, area, rarer, None),
-        _bootstrapped(precision, drawn, None, scored.n_rows, influence=influence),
+        _ranked_interval(roc_auc, area, rarer, None),
+        _ranked_interval(precision, scored.precision(label), rarer, None),
     )
 
 

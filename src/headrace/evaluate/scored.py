@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.data.examples import LabelSet
 from headrace.errors import DataError, RecipeError, suggestion
-from headrace.intervals import Area, average_precision_influence, f1_influence
+from headrace.intervals import Area, f1_influence
 from headrace.metrics import MULTI_LABEL, REGISTERED, SINGLE_LABEL, one_column_per_label
 
 
@@ -35,9 +35,9 @@ class Scored:
         """Of each label's F1, float64 [rows, labels]."""
         return f1_influence(self.has_label, self.has_decided)
 
-    def precision_influence(self, label: int) -> np.ndarray:
-        """Of the average precision of one label, float64 [rows]."""
-        return average_precision_influence(self.has_label[:, label], self.scores[:, label])
+    def precision(self, label: int) -> Area:
+        """Return the average precision of one label."""
+        return Area.of_precision(self.has_label[:, label], self.scores[:, label])
 
     @cached_property
     def areas(self) -> list[Area | None]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.metrics import LabelCounts
+from headrace.intervals.spans import DELONG, HALL
+from headrace.metrics import LabelCounts, Ranking
 
 
 def mean_influence(values: np.ndarray) -> np.ndarray:
@@ -23,18 +24,21 @@ def mean_influence(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Area:
-    """The ROC AUC of one label with what its variance is made of.
+    """The area under a curve of one label, or the mean over labels, with what its variance is made of.
 
     Attributes:
-        value: The chance that a row with the label scores above one without it, half for a tie.
+        value: Of the ROC curve: the chance that a row with the label scores above one without it, half for a tie. Of the
+            curve of precision over recall: the average precision.
         influence: float64 [rows]. The sum of squares is DeLong's variance, and the sum of products with another
             score's values on the same rows is DeLong's covariance.
-        df: Degrees of freedom of the variance by Satterthwaite, of rows with and rows without the label.
+        df: Degrees of freedom of the variance: of the ROC AUC by Satterthwaite, of rows with and rows without the label.
+        method: How an interval made of it is called.
     """
 
     value: float
     influence: np.ndarray
     df: float
+    method: str = DELONG
 
     @classmethod
     def of(cls, has_label: np.ndarray, scores: np.ndarray) -> Area:
@@ -59,6 +63,17 @@ class Area:
         spent = sum(part**2 / free for part, free in zip(parts, freedom, strict=True))
         return cls(value, influence, sum(parts) ** 2 / spent if spent > 0 else float(min(freedom)))
 
+    @classmethod
+    def of_precision(cls, has_label: np.ndarray, scores: np.ndarray) -> Area:
+        """Compute the average precision of bool [rows] and [rows]; at least one row must have the label.
+
+        The rarer kind of rows decides how well its variance is known.
+        """
+        areas = Ranking.of(has_label, scores).areas(np.ones((len(scores), 1)))
+        rarer = min(int(has_label.sum()), int((~has_label).sum()))
+        influence = average_precision_influence(has_label, scores)
+        return cls(float(areas[1][0]), influence, float(max(rarer - 1, 1)), HALL)
+
 
 def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return which share of the ordered scores lies below each value, equal ones counted half."""
@@ -70,7 +85,7 @@ def mean_area(areas: Sequence[Area]) -> Area:
     """Return the mean of some labels' areas on the same rows; its freedom is that of the label with the least."""
     value = float(np.mean([area.value for area in areas]))
     influence = np.mean([area.influence for area in areas], axis=0)
-    return Area(value, influence, min(area.df for area in areas))
+    return Area(value, influence, min(area.df for area in areas), areas[0].method)
 
 
 def f1_influence(true: np.ndarray, said: np.ndarray) -> np.ndarray:

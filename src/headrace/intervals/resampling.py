@@ -54,7 +54,8 @@ class Resampled:
     Attributes:
         metrics: Metric's name -> float64 [resamples].
         f1: float64 [resamples, labels].
-        roc_auc, average_precision: float64 [resamples, labels]; fewer resamples, or none, for very many labels.
+        roc_auc, average_precision: float64 [resamples, labels]; fewer resamples for very many labels; none if
+            they were not asked for.
     """
 
     metrics: dict[str, np.ndarray]
@@ -63,7 +64,9 @@ class Resampled:
     average_precision: np.ndarray
 
 
-def resample(targets: np.ndarray, scores: np.ndarray, decided: np.ndarray, *, resamples: int, seed: int) -> Resampled:
+def resample(
+    targets: np.ndarray, scores: np.ndarray, decided: np.ndarray, *, resamples: int, seed: int, ranked: bool = True
+) -> Resampled:
     """Compute the metrics that are no shares of rows on resamples of the rows, by counting instead of copying rows.
 
     Args:
@@ -72,12 +75,13 @@ def resample(targets: np.ndarray, scores: np.ndarray, decided: np.ndarray, *, re
         decided: In the form of the targets.
         resamples: How many.
         seed: The same seed and number of rows give the same resamples.
+        ranked: Also compute the ranked metrics, which cost the most; else they have no resamples.
     """
     n_rows, n_labels = scores.shape
     true, said = one_column_per_label(targets, n_labels), one_column_per_label(decided, n_labels)
     losses = row_losses(targets, scores)
-    rankings = _rankings(true, scores)
-    n_ranked = ranked_resamples(n_rows, n_labels, resamples)
+    rankings = _rankings(true, scores) if ranked else []
+    n_ranked = ranked_resamples(n_rows, n_labels, resamples) if ranked else 0
     log_loss, hamming, counted = [], [], []
     areas: list[np.ndarray] = []
     n_areas = 0
@@ -90,7 +94,7 @@ def resample(targets: np.ndarray, scores: np.ndarray, decided: np.ndarray, *, re
             areas.append(_areas(rankings, counts))
             n_areas += len(areas[-1])
     labels = LabelCounts(*np.concatenate(counted, axis=1))
-    ranked = np.concatenate(areas)[:n_ranked] if areas else np.empty((0, n_labels, 2))
+    both = np.concatenate(areas)[:n_ranked] if areas else np.empty((0, n_labels, 2))
     values = {
         "log_loss": np.concatenate(log_loss) / n_rows,
         "hamming_loss": np.concatenate(hamming) / (n_rows * n_labels),
@@ -98,10 +102,10 @@ def resample(targets: np.ndarray, scores: np.ndarray, decided: np.ndarray, *, re
         "f1_micro": labels.f1_micro(),
     }
     for position, name in enumerate(("roc_auc", "average_precision")):
-        macro = mean_of_defined(ranked[:, :, position])
+        macro = mean_of_defined(both[:, :, position])
         values[f"{name}_macro"] = macro
-        values[name] = ranked[:, 1, position] if is_binary(targets, n_labels) else macro
-    return Resampled(values, labels.f1(), ranked[:, :, 0], ranked[:, :, 1])
+        values[name] = both[:, 1, position] if is_binary(targets, n_labels) else macro
+    return Resampled(values, labels.f1(), both[:, :, 0], both[:, :, 1])
 
 
 def ranked_resamples(n_rows: int, n_labels: int, resamples: int) -> int:

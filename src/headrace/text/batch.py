@@ -12,7 +12,7 @@ from torch import Tensor
 from headrace.errors import RecipeError
 from headrace.text.plan import Plan, order
 
-__all__ = ["Batch", "Plan", "Tokens", "batches_by_length", "collate", "micro_batches", "order"]
+__all__ = ["Batch", "Plan", "Tokens", "batches_by_length", "collate", "micro_batches", "order", "token_batches"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,38 @@ def micro_batches(lengths: np.ndarray, *, max_texts: int, pass_tokens: int) -> l
     while stop:  # from the longest down: what runs out of memory does so at the first micro-batch
         found.append(by_length[start[stop] : stop])
         stop = int(start[stop])
+    return found
+
+
+def token_batches(lengths: np.ndarray, *, max_texts: int, max_tokens: int) -> list[np.ndarray]:
+    """Cut one batch into as few micro-batches as hold at most so many real tokens each, about equally full.
+
+    For texts that are laid end to end: padding costs nothing there, so only their tokens count.
+
+    Args:
+        lengths: [texts] tokens of each text of the batch.
+        max_texts: At most so many texts each, from 1.
+        max_tokens: At most so many tokens each; a longer text goes alone.
+
+    Returns:
+        Positions in `lengths`, each exactly once; the longest texts first.
+    """
+    _at_least_one("max_texts", max_texts)
+    by_length = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    total = int(np.sum(lengths))
+    n_passes = max(1, -(-total // max_tokens), -(-len(by_length) // max_texts))
+    aim = total / n_passes
+    found: list[np.ndarray] = []
+    start, tokens = 0, 0
+    for place, position in enumerate(by_length.tolist()):
+        length = int(lengths[position])
+        is_full = tokens + length > max_tokens or place - start >= max_texts or tokens + length / 2 > aim
+        if place > start and is_full:
+            found.append(by_length[start:place])
+            start, tokens = place, 0
+        tokens += length
+    if start < len(by_length):
+        found.append(by_length[start:])
     return found
 
 

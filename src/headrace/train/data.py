@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from headrace.data.read import Columns
 from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
-from headrace.text.batch import Batch, batches_by_length, collate, micro_batches
+from headrace.text.batch import Batch, batches_by_length, collate, micro_batches, token_batches
 from headrace.text.plan import Plan
 from headrace.train.prepare import DataPlan, Part, Prepared, prepare
 
@@ -23,6 +23,9 @@ from headrace.train.prepare import DataPlan, Part, Prepared, prepare
 # made and added once a pass. The figure is an estimate from one profile, not a benchmark. A GPU wants the step in one piece.
 CPU_PASS_TOKENS = 150
 GPU_PASS_TOKENS = 1 << 20
+# Texts that are laid end to end: with MiniLM on a CPU passes of 2,048 tokens gave 4.2 texts/s, of 4,096 4.0, a whole
+# step of some 7,000 tokens 3.4 (one thread, float32; a short probe, not a benchmark): the activations stay in the cache.
+PACKED_TOKENS = 2048
 VALID_BATCH_TOKENS = 8192
 VALID_BATCH_TEXTS = 128
 
@@ -81,7 +84,12 @@ class Steps(Dataset[StepBatch]):
         passes: Texts of a micro-batch at most, and what a pass costs in tokens; see `micro_batches`.
         tokens: How ids become tensors.
         place: This process's rank, and how many there are.
+
+    Attributes:
+        packs: Whether the backbone lays texts end to end, so that padding is no matter.
     """
+
+    packs = False
 
     def __init__(
         self, part: Part, plan: Plan, *, passes: tuple[int, int], tokens: dict[str, Any], place: tuple[int, int]
@@ -97,10 +105,17 @@ class Steps(Dataset[StepBatch]):
         mine = self.plan.share(epoch, step, self.rank, self.world)
         is_filler = len(mine) == 0
         chosen = whole[:1] if is_filler else mine
-        lengths = self.part.lengths_of(chosen)
-        groups = micro_batches(lengths, max_texts=self.micro_batch, pass_tokens=self.pass_tokens)
-        batches = [make_batch(self.part, chosen[group], self.tokens) for group in groups]
+        batches = [make_batch(self.part, rows, self.tokens) for rows in self.passes(chosen)]
         return StepBatch(batches, whole, len(whole), len(mine), is_filler)
+
+    def passes(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the rows of each micro-batch of a step's rows."""
+        lengths = self.part.lengths_of(rows)
+        if self.packs:
+            groups = token_batches(lengths, max_texts=self.micro_batch, max_tokens=PACKED_TOKENS)
+        else:
+            groups = micro_batches(lengths, max_texts=self.micro_batch, pass_tokens=self.pass_tokens)
+        return [rows[group] for group in groups]
 
 
 class Chunks(Dataset[Batch]):
@@ -186,6 +201,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.micro_batch = micro_batch
         self.accumulate = 1
         self.limit_steps: int | float | None = None
+        self.packs = False
         self.first = (0, 0)
         self.cache: Path | None = None
         self.prepared: Prepared | None = None
@@ -274,7 +290,9 @@ class TextDataModule(lightning.LightningDataModule):
 
     def steps(self) -> Steps:
         """Return the data set of this process's steps, by (epoch, step)."""
-        return Steps(self.ready.train, self.plan, passes=self._passes(), tokens=self.tokens, place=self._place())
+        steps = Steps(self.ready.train, self.plan, passes=self._passes(), tokens=self.tokens, place=self._place())
+        steps.packs = self.packs
+        return steps
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
         """Return the steps of the current epoch, from the first that is still to be taken."""

@@ -25,13 +25,14 @@ from headrace.errors import HeadraceError
 from headrace.evaluate import evaluate
 from headrace.evaluation import Evaluation
 from headrace.explain import explain
-from headrace.metrics import MULTI_LABEL, decisions, is_binary, one_column_per_label
+from headrace.metrics import MULTI_LABEL, decisions
 from headrace.plugins import is_built_in
 from headrace.predict import probabilities, score
 from headrace.recipe.schema import RecipeValues
 from headrace.report import MAX_TEXT_CHARACTERS, mistake_confidence, mistakes
 from headrace.slices import Slice, slices, token_columns
 from headrace.train.prepare import Part
+from headrace.train.ranked import curves_of
 from headrace.train.resume import Progress
 from headrace.train.session import Session
 from headrace.train.summary import summary_of
@@ -41,7 +42,6 @@ logger = getLogger(__name__)
 MAX_ERRORS = 20
 # Attributions take some 30 passes a text: a few seconds for these.
 MAX_EXPLAINED = 8
-N_CURVE_POINTS = 100
 THRESHOLDS_NOTE = (
     "the thresholds were chosen on these same rows, so figures of decided labels (F1, precision, recall) flatter them; "
     "the section on thresholds has them out of fold; data.test gives rows of their own"
@@ -363,35 +363,6 @@ def _attributions(session: Session, texts: list[Any], wrong: list[str]) -> list[
         session.say(f"no attributions in the report: {error.what}")
         return []
     return [one.tokens() for one in explanations]
-
-
-def curves_of(targets: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Return `roc` ([false positive rate, true positive rate]) and `pr` ([recall, precision]) by label.
-
-    At most 100 points each; of two exclusive labels the second alone; a label without rows of both kinds has none.
-    """
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    has_label = one_column_per_label(targets, len(names))
-    judged = [1] if is_binary(targets, len(names)) else range(len(names))
-    roc, pr = {}, {}
-    for label in judged:
-        truth = has_label[:, label]
-        if truth.all() or not truth.any():
-            continue
-        false_share, true_share, _ = roc_curve(truth, scores[:, label])
-        precision, recall, _ = precision_recall_curve(truth, scores[:, label])
-        roc[names[label]] = _thinned(false_share, true_share)
-        pr[names[label]] = _thinned(recall[::-1], precision[::-1])
-    return {"roc": roc, "pr": pr}
-
-
-def _thinned(x: np.ndarray, y: np.ndarray) -> list[list[float]]:
-    """Return at most 100 points, equally far apart along the curve."""
-    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    wanted = np.linspace(0.0, along[-1], min(N_CURVE_POINTS, len(x)))
-    kept = np.unique(np.searchsorted(along, wanted).clip(max=len(x) - 1))
-    return [[round(float(a), 5), round(float(b), 5)] for a, b in zip(x[kept], y[kept], strict=True)]
 
 
 def _threshold(found: Evaluated) -> float | np.ndarray:

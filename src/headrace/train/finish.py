@@ -58,12 +58,8 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | No
     started = time.perf_counter()
     evidence = evidence_of(session, found, progress=progress, change=session.initial_sample.change(Sample.of(model)))
     timing["evidence_s"] = time.perf_counter() - started
-    if forecast is not None:
-        evidence["forecast"] = {
-            **forecast,
-            "actual_fit_s": timing["fit_s"],
-            "actual_peak_memory_bytes": timing["peak_memory_bytes"],
-        }
+    actual = {"actual_fit_s": timing["fit_s"], "actual_peak_memory_bytes": timing["peak_memory_bytes"]}
+    evidence["forecast"] = None if forecast is None else {**forecast, **actual}
     write_report(
         folder,
         evaluation=found.evaluation,

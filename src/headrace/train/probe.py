@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 import numpy as np
@@ -32,11 +32,10 @@ from headrace.train.data import StepBatch
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
 from headrace.train.trainer import build_loggers, build_trainer
+from headrace.train.workload import N_REQUIRED, Pass
 
 # A first run may have to fetch the model from the hub.
 TIMEOUT_S = 900.0
-#: Of a probe: these steps are taken in any case; the first warms up and does not count.
-N_REQUIRED = 3
 COSTLIEST_BUDGETS = 3.0  # of the time, that the costliest pass may fill with the steps before it
 SCORING_SHARE = 0.25  # of the time, for evaluation
 N_ROUNDS = 3  # over the batches of evaluation, at most
@@ -45,28 +44,6 @@ _STATES = 3  # a checkpoint holds the weights and Adam's two moments
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory")
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class Pass(NamedTuple):
-    """The size of one pass through the model.
-
-    Attributes:
-        texts: How many.
-        width: Tokens of the longest.
-        tokens: Tokens of all, without padding.
-        pairs: Pairs of tokens of one text, without padding: the sum of the squared lengths.
-    """
-
-    texts: int
-    width: int
-    tokens: int
-    pairs: int
-
-    @classmethod
-    def of(cls, lengths: np.ndarray) -> Pass:
-        """Return the size of a pass over texts of these lengths."""
-        lengths = np.asarray(lengths, dtype=np.int64)
-        return cls(len(lengths), int(lengths.max(initial=0)), int(lengths.sum()), int((lengths**2).sum()))
 
 
 @dataclass(frozen=True)
@@ -166,8 +143,12 @@ def ask(order: Order, *, trained: Arrays, scored: Arrays, scratch: Path) -> Answ
         raise RunError(_failure(returned, stderr), where="the probe", next="headrace fit RECIPE shows the whole error")
     found = json.loads(path.read_text("ascii"))
     for name in ("steps", "valid", "scored"):
-        found[name] = tuple(Measured(tuple((n, width) for n, width in one.pop("shapes")), **one) for one in found[name])
+        found[name] = tuple(_measured(one) for one in found[name])
     return Answer(**found)
+
+
+def _measured(one: dict[str, Any]) -> Measured:
+    return Measured(tuple(Pass(*numbers) for numbers in one.pop("passes")), **one)
 
 
 def packed(part: Part, rows: np.ndarray) -> dict[str, np.ndarray]:

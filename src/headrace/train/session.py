@@ -240,6 +240,7 @@ class Session:
         module.keeps_seen = True
         if trainer.strategy.root_device.type == "cpu":
             module.model.backbone.train_on_cpu()
+            data.packs = module.model.backbone.packs
         epochs = self.recipe.fit.epochs
         data.trainer = trainer
         if keeper.progress.step >= data.steps_per_epoch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from headrace.text.batch import batches_by_length, micro_batches
 from headrace.train.data import GPU_PASS_TOKENS, VALID_BATCH_TEXTS, VALID_BATCH_TOKENS
 from headrace.train.fit import say_to_stderr
 from headrace.train.prepare import Part, Prepared
-from headrace.train.probe import N_REQUIRED, Pass
 from headrace.train.run import RunFolder
 from headrace.train.session import Session
 from headrace.train.signals import Signals
 
+#: Of a probe: these steps are taken in any case; the first warms up and does not count.
+N_REQUIRED = 3
 #: Steps whose passes are worked out. The tokens of a step vary by some tens of percent: 30 % / sqrt(1,000) is 1 %.
 MAX_COUNTED_STEPS = 1_000
 #: Tokens of the probe's batches of evaluation: at most a quarter of a real one, and as fast a token. They differ, so
@@ -29,6 +31,28 @@ SCORED_TOKENS = (256, 1_024, 1_024)
 _SMALL = 0.1
 _QUANTILES = (0.25, 0.75, 0.5, 0.125, 0.875, 0.375, 0.625)
 _GROUP_QUANTILES = (0.1, 0.5, 0.9)
+
+
+class Pass(NamedTuple):
+    """The size of one pass through the model.
+
+    Attributes:
+        texts: How many.
+        width: Tokens of the longest.
+        tokens: Tokens of all, without padding.
+        pairs: Pairs of tokens of one text, without padding: the sum of the squared lengths.
+    """
+
+    texts: int
+    width: int
+    tokens: int
+    pairs: int
+
+    @classmethod
+    def of(cls, lengths: np.ndarray) -> Pass:
+        """Return the size of a pass over texts of these lengths."""
+        lengths = np.asarray(lengths, dtype=np.int64)
+        return cls(len(lengths), int(lengths.max(initial=0)), int(lengths.sum()), int((lengths**2).sum()))
 
 
 def work(steps: Iterable[Sequence[Pass]], *, n_steps: int | None = None, packed: bool = False) -> np.ndarray:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,30 @@ def test_embeddings_are_of_the_last_hidden_layer(original: Bundle) -> None:
     each = original.embed(SENTENCES, "none")
     np.testing.assert_allclose(pooled, [vectors.mean(axis=0) for vectors in each], rtol=0, atol=1e-5)
     np.testing.assert_allclose(original.embed(SENTENCES[0], "cls"), [each[0][0]], rtol=0, atol=1e-5)
+
+
+def test_an_explanation_is_of_the_answer_or_of_a_given_label(original: Bundle) -> None:
+    found = original.explain(SENTENCES[0])
+    assert found.label == original.predict(SENTENCES[0]).label
+    assert found.texts == (SENTENCES[0],)
+    assert found.is_exact
+    other = next(name for name in original.labels if name != found.label)
+    assert original.explain(SENTENCES[0], other).label == other
+    assert "a\x00b" not in original.explain("a\x00b good film").texts[0]  # it reads what prediction reads
+    with pytest.raises(RecipeError, match="there is no label 'godo'"):
+        original.explain(SENTENCES[0], "godo")
+    with pytest.raises(DataError, match="is not a text"):
+        original.explain(("a", "b"))
+
+
+def test_without_an_answer_the_highest_logit_is_explained(tmp_path: Path, original: Bundle) -> None:
+    decision = Decision(original.labels, Calibration(), abstain_below=1.0, error_rate=0.1, confidence=0.9)
+    careful = Bundle(original.classifier, original.subwords, replace(original.about, decision=decision.as_dict()))
+    assert careful.predict(SENTENCES[0]).label is None
+    assert careful.explain(SENTENCES[0]).label == original.predict(SENTENCES[0]).label
+    tagged = made(tmp_path, labels=("toxic", "insult"), task="multi_label")
+    scores = tagged.scores([SENTENCES[0]])[0]
+    assert tagged.explain(SENTENCES[0]).label == tagged.labels[int(scores.argmax())]
 
 
 # -- files that are not what was written -------------------------------------------------------------------------------

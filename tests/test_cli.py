@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from headrace import Bundle, cli
 from headrace.cli_output import Answer, Table, printable, show
+from headrace.decide.calibration import Calibration
+from headrace.decide.decision import Decision
 from headrace.errors import HeadraceError, Interrupted, TrainingStopped
 from headrace.train.fit import fit
 from tiny import tiny_folder
@@ -460,6 +463,21 @@ def test_predict_writes_or_shows(capsys: pytest.CaptureFixture[str], bundle: Pat
     assert code == 0
     assert [row["row"] for row in value["predictions"]] == [2, 3, 4, 5]
     assert set(value["predictions"][0]["scores"]) == {"bad", "good"}
+
+
+def test_predict_shows_what_it_is_not_sure_of(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
+    plain = Bundle.load(bundle)
+    decision = Decision(plain.labels, Calibration(), abstain_below=1.0, error_rate=0.1, confidence=0.9)
+    Bundle(plain.classifier, plain.subwords, replace(plain.about, decision=decision.as_dict())).save("careful")
+    path = csv_file(tmp_path / "a.csv", 2)
+    code, out, _ = ran(capsys, "predict", "careful", path)
+    assert code == 0
+    assert out.count("not sure (") == 2
+    code, value = answered(capsys, "predict", "careful", path)
+    assert code == 0
+    assert [(row["label"], row["reason"]) for row in value["predictions"]] == [(None, "abstain")] * 2
+    _, value = answered(capsys, "predict", "careful", path, "--threshold", "0.5")
+    assert all(row["label"] in ("bad", "good") for row in value["predictions"])
 
 
 def test_predict_reads_a_pipe(

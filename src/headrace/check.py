@@ -24,6 +24,7 @@ def check(
     *,
     overrides: Iterable[str] = (),
     labels: bool = False,
+    forecast: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Check:
     """Read recipe and data as `fit` would, and tell what is there; nothing is trained.
@@ -32,6 +33,7 @@ def check(
         recipe: A file, the name of a shipped recipe, a mapping, or a Recipe.
         overrides: `fit.epochs=5` and the like.
         labels: Also rank the training rows by how likely they are mislabelled; needs cleanlab.
+        forecast: Also forecast time and memory, from a probe of about ten seconds in a process of its own.
         progress: Told what is done, how far, and how much there is.
 
     Raises:
@@ -56,7 +58,13 @@ def check(
     found = look_over(
         data, task=values.task, epochs=fit.epochs, max_length=values.data.max_length, recipe=resolved.name
     )
-    return replace(found, suspects=_suspects(data, values.task, values.seed)) if labels else found
+    if labels:
+        found = replace(found, suspects=_suspects(data, values.task, values.seed))
+    if forecast:
+        from headrace.train.forecast import forecast as expected  # loads Lightning
+
+        found = replace(found, forecast=expected(values, data.ready).as_dict())
+    return found
 
 
 def _suspects(data: TextDataModule, task: str, seed: int) -> Suspects:

@@ -172,12 +172,15 @@ def check(
     labels: Annotated[
         bool, typer.Option("--labels", help="Also show the training rows that are most likely mislabelled.")
     ] = False,
+    forecast: Annotated[
+        bool, typer.Option("--forecast/--no-forecast", help="Forecast time and memory from a probe of some seconds.")
+    ] = True,
     json: Json = False,
 ) -> Answer:
     """Check a recipe and its data: faults, counts, lengths, findings, a shown batch; trains nothing."""
     from headrace.check import check as look
 
-    return check_answer(look(recipe, overrides=set or (), labels=labels), recipe=recipe)
+    return check_answer(look(recipe, overrides=set or (), labels=labels, forecast=forecast), recipe=recipe)
 
 
 @app.command()

@@ -454,6 +454,14 @@ def test_a_change_that_moves_weights_is_refused_even_beside_one_that_does_not(
     assert fit(settings, out=finished, echo=silent).was_finished
 
 
+def test_a_finished_run_whose_checkpoints_were_removed_stays_finished(finished: Path, settings: dict[str, Any]) -> None:
+    shutil.rmtree(finished / "checkpoints")
+    with pytest.raises(RunError, match="the best weights of this run are missing"):
+        fit({**settings, "baseline": True}, out=finished, echo=silent)
+    assert RunFolder(finished).status()["state"] == "finished"
+    assert fit(settings, out=finished, echo=silent).was_finished
+
+
 def test_an_evaluation_that_was_cut_off_is_made_again(
     finished: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,7 +512,7 @@ def test_the_forecast_stands_beside_what_came_of_it_and_is_kept_by_the_run(
 ) -> None:
     asked: list[float] = []
 
-    def cheap(values: Any, prepared: Any, *, max_share: float) -> Forecast:
+    def cheap(values: Any, prepared: Any, *, max_share: float, **_: Any) -> Forecast:
         asked.append(max_share)
         return Forecast(12.5, 1.0, 20.0, 900_000_000, None, 40, 3.0)
 
@@ -526,7 +534,7 @@ def test_the_forecast_stands_beside_what_came_of_it_and_is_kept_by_the_run(
     assert report["forecast"]["actual_fit_s"] == report["timing"]["fit_s"] > told["timing"]["fit_s"]
     assert len(asked) == 1
     assert "forecast" in {section.get("id") for section in page_of(run.folder).iter("section")}
-    fit(settings, out=tmp_path / "run", force=True, echo=silent)
+    fit(first, out=tmp_path / "run", force=True, echo=silent)
     assert len(asked) == 2  # a run that starts anew is another one
 
 

@@ -163,6 +163,17 @@ def test_an_estimate_is_exact_where_the_machine_keeps_to_the_model() -> None:
     assert estimate(load(), answer(), clock="cpu_s").fit_s == pytest.approx(fit_s / 2, rel=0.02)
 
 
+def test_the_steps_that_made_the_process_grow_count_only_where_there_are_few() -> None:
+    steps = [measured(one, seconds=TRUE.seconds(work([one]))) for one in STEPS]
+    slow = [replace(one, wall_s=2 * one.wall_s) if place in (1, 2) else one for place, one in enumerate(steps)]
+    wanted = estimate(load(), answer()).fit_s
+    assert estimate(load(), answer(steps=tuple(slow))).fit_s == pytest.approx(wanted, rel=0.05)
+    few = estimate(load(), answer(steps=tuple(slow[:5]))).fit_s
+    assert few is not None
+    assert wanted is not None
+    assert few > 1.1 * wanted
+
+
 def test_memory_is_that_of_the_costliest_pass_or_on_the_line_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -29,10 +29,23 @@ def check_answer(check: Check, *, recipe: str) -> Answer:
     """Answer `check`: exit code 1 if there are findings."""
     title = f"{check.recipe}: {check.task}, {len(check.labels)} labels, {check.n_steps:,} steps of training"
     parts = [title, *_count_parts(check), *_length_parts(check), *_batch_parts(check)]
-    parts += [*_finding_parts(check), *_suspect_parts(check)]
+    parts += [*_forecast_parts(check), *_finding_parts(check), *_suspect_parts(check)]
     verdict = "nothing to mend" if check.is_clean else "mend these, or accept them by their codes in data.allow"
     parts.append(f"{verdict}; next: headrace fit {recipe}")
     return Answer(check.as_dict(), parts, exit_code=0 if check.is_clean else 1)
+
+
+def _forecast_parts(check: Check) -> list[Part]:
+    found = check.forecast
+    if found is None:
+        return []
+    if found["reason"] is not None:
+        return [f"no forecast: {found['reason']}"]
+    from headrace.train.progress import duration  # the forecast has loaded Lightning already
+
+    steps, whole, memory = duration(found["fit_s"]), duration(found["wall_s"]), found["peak_memory_bytes"] / 1e9
+    note = f" ({found['note']})" if found["note"] else ""
+    return [f"forecast for this machine: {whole} in all, {steps} of it training, {memory:.1f} GB of memory{note}"]
 
 
 def _count_parts(check: Check) -> list[Part]:

@@ -189,12 +189,21 @@ def best_weights(folder: Path, best: Best) -> dict[str, torch.Tensor]:
     Raises:
         RunError: The file is missing or damaged.
     """
+    return load_file(str(best_file(folder, best)))
+
+
+def best_file(folder: Path, best: Best) -> Path:
+    """Return the file of a run's best weights, which were found to be those that were written.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
     path = folder / best.file
     if not path.is_file() or sha256_of_file(path) != best.sha256:
         raise RunError(
             "the best weights of this run are missing or damaged", where=str(path), next="--force starts anew"
         )
-    return load_file(str(path))
+    return path
 
 
 def clean(folder: Path, best: Best | None) -> None:

@@ -142,6 +142,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     _stop_at_findings(prepared.findings, strict=strict)
 
     # Lightning and the model are imported only when the data have been found good.
+    from headrace.train.checkpoints import best_file
     from headrace.train.finish import finish
     from headrace.train.session import Session
 
@@ -151,11 +152,14 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     if force:
         _clear(folder)
     folder.refuse_other(identity)
+    report, ended = _report_of(folder), session.result()
+    is_done = report is not None and ended is not None and _evaluated_so(values, report)
+    if ended is not None and ended.best is not None and not is_done:
+        best_file(folder.checkpoints, ended.best)  # without it a finished run stays as it is
     folder.set_identity(identity)
     write_text(folder.recipe, recipe.to_yaml())
     write_json(folder.path / "sources.json", _marks(values))
-    report = _report_of(folder)
-    if report is not None and session.result() is not None and _evaluated_so(values, report):
+    if report is not None and is_done:
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
 
@@ -180,7 +184,7 @@ def _forecast(session: Session) -> dict[str, Any] | None:
         return kept
     if session.result() is not None or list(session.folder.checkpoints.glob("*.ckpt")):
         return None
-    found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE)
+    found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE, packs=session.packs)
     if found.fit_s is None or found.peak_memory_bytes is None:
         logger.debug("no forecast: %s", found.reason)
         return None

@@ -21,7 +21,7 @@ from headrace.train.run import RunFolder
 from headrace.train.session import Session
 from headrace.train.signals import Signals
 from headrace.train.trainer import n_devices, resolved_precision
-from headrace.train.workload import Picked, Workload, memory_weight, work, workload
+from headrace.train.workload import N_REQUIRED, Picked, Workload, memory_weight, work, workload
 
 BUDGET_S = 10.0
 #: Largest share of a training that its probe may be, by tokens.
@@ -37,6 +37,8 @@ FRAGMENTATION = 1.2
 #: two or three noisy measurements; against many of them it counts for nothing.
 USUAL_TOKENS = (50.0, 150.0, 1.0, 1 / 400)
 PRIOR_WEIGHT = 0.3
+#: With so many steps after the largest ones, these do not count for the time.
+MIN_WARM_STEPS = 3
 _TRAINER_ARGUMENTS = ("accelerator", "devices", "strategy", "deterministic", "benchmark", "detect_anomaly")
 _FILE_LOGGERS = ("tensorboard", "csv")
 
@@ -76,7 +78,12 @@ class Forecast:
 
 
 def forecast(
-    values: RecipeValues, prepared: Prepared, *, budget_s: float = BUDGET_S, max_share: float = MAX_SHARE
+    values: RecipeValues,
+    prepared: Prepared,
+    *,
+    budget_s: float = BUDGET_S,
+    max_share: float = MAX_SHARE,
+    packs: bool | None = None,
 ) -> Forecast:
     """Forecast time and memory of a fit; nothing of a run is touched, nor this process's random state.
 
@@ -87,12 +94,13 @@ def forecast(
         prepared: Its data.
         budget_s: Seconds of measurement after the model is loaded, > 0. A few steps are taken whatever they cost.
         max_share: A training of which the probe would be a larger share, by tokens, is not worth one; `inf` always is.
+        packs: Whether training lays texts end to end; None asks the model.
 
     Returns:
         The figures, or the reason why there are none. It raises nothing of the probe's.
     """
     started = time.perf_counter()
-    load, picked = workload(values, prepared)
+    load, picked = workload(values, prepared, packs=packs)
     if n_devices(values.trainer) > 1:
         return _without(load.n_steps, "a run in several processes is not forecast", started)
     n_tokens = max(START_TOKENS, picked.n_tokens)
@@ -209,7 +217,7 @@ def estimate(load: Workload, answer: Answer, *, clock: str = "wall_s") -> Foreca
     """
     scoring = _model(answer.scored, clock, is_step=False)
     validating = _model(answer.valid, clock, is_step=False)
-    training = scoring if load.is_classical else _model(answer.steps, clock, is_step=True, packed=answer.packs)
+    training = scoring if load.is_classical else _model(_warm(answer.steps), clock, is_step=True, packed=answer.packs)
     fit_s = training.seconds(load.packed if answer.packs else load.trained)
     evaluate_s = scoring.seconds(load.evaluated)
     n_saves = 0.0 if load.is_classical else load.n_epochs + fit_s / load.checkpoint_every_s
@@ -226,6 +234,12 @@ def estimate(load: Workload, answer: Answer, *, clock: str = "wall_s") -> Foreca
         probe_s=0.0,
         note=note,
     )
+
+
+def _warm(steps: Sequence[Measured]) -> Sequence[Measured]:
+    """Return the steps without those that made the process grow, if enough are left: new memory takes time of its own."""
+    small, grown, later = steps[:1], steps[1:N_REQUIRED], steps[N_REQUIRED:]
+    return [*small, *later] if len(later) >= MIN_WARM_STEPS else [*small, *grown, *later]
 
 
 def _peak_bytes(load: Workload, answer: Answer) -> int:

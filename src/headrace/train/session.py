@@ -104,6 +104,15 @@ class Session:
         return digest.hexdigest()
 
     @cached_property
+    def packs(self) -> bool:
+        """Whether a CPU's training lays texts end to end: tried on the model, which is left as it was."""
+        backbone = self.module.model.backbone
+        backbone.train_on_cpu()
+        packs = backbone.packs
+        backbone.end_training()
+        return packs
+
+    @cached_property
     def initial_sample(self) -> Sample:
         """Some of the initial weights; asked for before training, it tells afterwards what has learnt."""
         return Sample.of(self.module.model)

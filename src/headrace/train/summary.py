@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -127,6 +127,7 @@ class Check:
         findings: Those that `data.allow` does not name.
         n_bad_rows: Rows that `data.on_bad_row: skip` leaves out.
         suspects: Training rows that may be mislabelled, where they were asked for; they are no findings.
+        forecast: What `Forecast.as_dict` gives, where it was asked for.
     """
 
     recipe: str
@@ -142,6 +143,7 @@ class Check:
     findings: list[Finding]
     n_bad_rows: int
     suspects: Suspects | None = field(default=None)
+    forecast: Mapping[str, Any] | None = field(default=None)
 
     @property
     def is_clean(self) -> bool:
@@ -160,7 +162,7 @@ class Check:
 
 
 def summary_of(data: TextDataModule, *, task: str, epochs: int, max_length: int) -> dict[str, Any]:
-    """Return what stands at the head of a run's report: `Check.as_dict()` without `recipe` and `suspects`.
+    """Return what stands at the head of a run's report: `Check.as_dict()` without `recipe`, `suspects` and `forecast`.
 
     Args:
         data: The run's data, prepared.
@@ -169,7 +171,7 @@ def summary_of(data: TextDataModule, *, task: str, epochs: int, max_length: int)
         max_length: Tokens kept of a text.
     """
     found = look_over(data, task=task, epochs=epochs, max_length=max_length).as_dict()
-    return {name: value for name, value in found.items() if name not in ("recipe", "suspects")}
+    return {name: value for name, value in found.items() if name not in ("recipe", "suspects", "forecast")}
 
 
 def look_over(data: TextDataModule, *, task: str, epochs: int, max_length: int, recipe: str = "") -> Check:

@@ -12,7 +12,7 @@ import torch
 
 from headrace.predict import MAX_TEXTS, MAX_TOKENS_CPU
 from headrace.recipe.schema import RecipeValues
-from headrace.text.batch import batches_by_length, micro_batches
+from headrace.text.batch import batches_by_length
 from headrace.train.data import GPU_PASS_TOKENS, VALID_BATCH_TEXTS, VALID_BATCH_TOKENS
 from headrace.train.fit import say_to_stderr
 from headrace.train.prepare import Part, Prepared
@@ -115,9 +115,17 @@ class Picked:
     n_tokens: int
 
 
-def workload(values: RecipeValues, prepared: Prepared) -> tuple[Workload, Picked]:
-    """Count what a fit computes, and pick what stands for it in a probe."""
+def workload(values: RecipeValues, prepared: Prepared, *, packs: bool | None = None) -> tuple[Workload, Picked]:
+    """Count what a fit computes, and pick what stands for it in a probe.
+
+    Args:
+        values: The recipe.
+        prepared: Its data.
+        packs: Whether training lays texts end to end; None asks the model, which loads it.
+    """
     session = Session(values, prepared, RunFolder(Path()), Signals(), say_to_stderr)
+    if packs is not None:
+        session.packs = packs
     part, evaluated = prepared.train, [one for one in (prepared.valid, prepared.test) if one is not None]
     epochs = 1 if session.is_classical else values.fit.epochs
     counted: list[list[np.ndarray]] = []
@@ -182,6 +190,8 @@ def _counted_steps(session: Session) -> tuple[list[list[np.ndarray]], int]:
     steps = data.steps()
     if on_accelerator(session.recipe):
         steps.pass_tokens = GPU_PASS_TOKENS
+    else:
+        steps.packs = session.packs
     n_steps = data.steps_per_epoch * session.recipe.fit.epochs
     limit = session.limits.get("max_steps", -1)
     if 0 < limit < n_steps:
@@ -189,10 +199,7 @@ def _counted_steps(session: Session) -> tuple[list[list[np.ndarray]], int]:
     found = []
     for number in np.unique(np.linspace(0, n_steps - 1, min(n_steps, MAX_COUNTED_STEPS)).astype(np.int64)):
         epoch, step = divmod(int(number), data.steps_per_epoch)
-        rows = steps.plan.rows(epoch, step)
-        lengths = steps.part.lengths_of(rows)
-        groups = micro_batches(lengths, max_texts=steps.micro_batch, pass_tokens=steps.pass_tokens)
-        found.append([rows[group] for group in groups])
+        found.append(steps.passes(steps.plan.rows(epoch, step)))
     return found, n_steps
 
 

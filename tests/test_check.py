@@ -189,7 +189,7 @@ def test_the_head_of_a_report_has_the_same_shape(tmp_path: Path, backbone: Path)
     )
     summary = summary_of(data, task="single_label", epochs=3, max_length=256)
     expected = check(recipe).as_dict()
-    assert {*expected} - {*summary} == {"recipe", "suspects"}
+    assert {*expected} - {*summary} == {"recipe", "suspects", "forecast"}
     assert summary == {name: expected[name] for name in summary}
     json.dumps(summary, allow_nan=False)
 

@@ -264,11 +264,21 @@ def test_check_ends_with_1_when_rows_are_left_out(capsys: pytest.CaptureFixture[
     tiny_folder(tmp_path, "bert", name="backbone")
     lines = csv_file(tmp_path / "train.csv", 40).read_text("utf-8") + "a text alone\n"
     (tmp_path / "train.csv").write_text(lines, "utf-8")
-    (tmp_path / "tiny.yaml").write_text("data: {train: train.csv, on_bad_row: skip}\nbackbone: ./backbone\n", "utf-8")
+    (tmp_path / "tiny.yaml").write_text(
+        "data: {train: train.csv, on_bad_row: skip, max_length: 32}\nbackbone: ./backbone\n", "utf-8"
+    )
     code, out, _ = ran(capsys, "check", "tiny.yaml")
     assert code == 1
     assert "warning [bad_rows]: 1 row of the training data cannot be read and is left out" in out
     assert answered(capsys, "check", "tiny.yaml", "--set", "data.allow=[bad_rows]")[0] == 0
+
+
+def test_check_refuses_a_length_that_the_backbone_does_not_take(
+    capsys: pytest.CaptureFixture[str], recipe: Path
+) -> None:
+    code, _, err = ran(capsys, "check", recipe, "--set", "data.max_length=129")
+    assert code == 2
+    assert "128 tokens at most" in err
 
 
 def test_check_names_the_faults_of_a_recipe(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
@@ -553,7 +563,9 @@ def test_a_folder_that_is_no_bundle_is_exit_2(capsys: pytest.CaptureFixture[str]
 def test_shipped_samples_are_found_wherever_one_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tiny_folder(tmp_path, "bert", name="backbone")
     for name, n_labels in (("demo", 2), ("reviews", 2), ("pairs", 3), ("tickets", 6)):
-        code, value = answered(capsys, "check", name, "--set", f"backbone={tmp_path / 'backbone'}")
+        code, value = answered(
+            capsys, "check", name, "--set", f"backbone={tmp_path / 'backbone'}", "--set", "data.max_length=32"
+        )
         assert code in (0, 1)
         assert len(value["labels"]) == n_labels, name
         assert [split["name"] for split in value["splits"]] == ["train", "valid", "test"]
@@ -561,7 +573,12 @@ def test_shipped_samples_are_found_wherever_one_stands(capsys: pytest.CaptureFix
 
 def test_a_recipe_with_a_base_finds_the_samples_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tiny_folder(tmp_path, "bert", name="backbone")
-    (tmp_path / "mine.yaml").write_text(f"base: reviews\nbackbone: {tmp_path / 'backbone'}\n", "utf-8")
+    (tmp_path / "mine.yaml").write_text(
+        f"base: reviews\nbackbone: {tmp_path / 'backbone'}\ndata: {{max_length: 32}}\n", "utf-8"
+    )
     code, value = answered(capsys, "check", "mine.yaml")
     assert code == 0
     assert value["splits"][2]["n_rows"] == 100
+    # the tiny encoder takes less: what can be told is told all the same
+    assert value["forecast"]["reason"].startswith("data.max_length is 256, and ")
+    assert "no forecast: data.max_length is 256" in ran(capsys, "check", "mine.yaml")[1]

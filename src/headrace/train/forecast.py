@@ -97,10 +97,13 @@ def forecast(
         packs: Whether training lays texts end to end; None asks the model.
 
     Returns:
-        The figures, or the reason why there are none. It raises nothing of the probe's.
+        The figures, or the reason why there are none, such as a model that cannot be loaded.
     """
     started = time.perf_counter()
-    load, picked = workload(values, prepared, packs=packs)
+    try:
+        load, picked = workload(values, prepared, packs=packs)
+    except HeadraceError as error:  # the model cannot be had, or does not take such long texts: `fit` refuses it, too
+        return _without(0, error.what, started)
     if n_devices(values.trainer) > 1:
         return _without(load.n_steps, "a run in several processes is not forecast", started)
     n_tokens = max(START_TOKENS, picked.n_tokens)

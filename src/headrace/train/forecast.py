@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, ModelError
 from headrace.recipe.schema import RecipeValues
 from headrace.train.fit import loss_weights, say_to_stderr
 from headrace.train.prepare import Prepared
@@ -98,11 +98,14 @@ def forecast(
 
     Returns:
         The figures, or the reason why there are none, such as a model that cannot be loaded.
+
+    Raises:
+        RecipeError: What `fit` would refuse, too, such as texts longer than the backbone takes.
     """
     started = time.perf_counter()
     try:
         load, picked = workload(values, prepared, packs=packs)
-    except HeadraceError as error:  # the model cannot be had, or does not take such long texts: `fit` refuses it, too
+    except ModelError as error:  # the model cannot be had: the rest of what is told of the data stands
         return _without(0, error.what, started)
     if n_devices(values.trainer) > 1:
         return _without(load.n_steps, "a run in several processes is not forecast", started)

@@ -4,25 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fast slow check bench lock clean
+.PHONY: demo test fast slow simulations check bench lock clean
 
 demo: $(READY)
 	$(BIN)/headrace demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not simulation"
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not simulation"
 
 slow: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+simulations: $(READY)  ## thousands of seeded draws of intervals, tests and guarantees: half an hour
+	$(BIN)/python -m pytest -n auto --dist worksteal -m simulation
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" -q
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not simulation" -q
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

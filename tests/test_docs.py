@@ -39,7 +39,10 @@ from tiny import tiny_folder
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "headrace"
 DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
-RUN = ["README.md", *(f"docs/{name}.md" for name in ("bundle", "evidence", "extending", "lightning", "recipes", "results"))]
+RUN = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("bundle", "evidence", "extending", "lightning", "recipes", "results")),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Fewer than these means that examples have gone, or are no longer seen.
 LEAST = {"python": 9, "sh": 15, "yaml": 6, "toml": 2}

@@ -293,7 +293,7 @@ def test_a_false_interval_would_be_seen(simulation):
     assert tally.counts["too narrow"][0] / 300 < 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.timeout(1800)
 def test_with_1000_rows_and_100_positives_all_of_them_are_within_the_bands(simulation):
     def choose(regime):  # the means over labels resample whole rankings: ten minutes each, in the benchmark alone

@@ -20,7 +20,8 @@ class Interval:
     Attributes:
         value: None if the data do not define it; `note` says why.
         low, high: Both None if there is no interval; `note` says why.
-        method: `wilson` or `bootstrap`; empty without an interval.
+        method: `wilson`, `hall`, `delong` or `bootstrap`; of differences also `tango` or `student`, over several seeds
+            `rows and seeds`; empty without an interval.
         note: What the reader should know.
     """
 

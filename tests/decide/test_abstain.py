@@ -75,7 +75,7 @@ def test_the_guarantee_holds_in_400_draws(name):
         assert certified >= 300
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("n_rows", [200, 1000, 10_000])
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_guarantee_holds_in_4000_draws(name, n_rows):
@@ -115,7 +115,7 @@ def chosen_violations(task, *, n_rows, draws, labels, rate):
     return found, certified
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("task", "labels"),

@@ -78,7 +78,7 @@ def test_the_ece_of_exact_probabilities_begins_at_zero_and_that_of_others_does_n
     assert zeros >= 18 if is_calibrated else zeros == 0
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 def test_the_ece_interval_covers_the_truth_of_overconfident_scores():
     population_logits, population = single(400_000, temperature=1.6, seed=99)
     truth = ece(population, softmax(population_logits), resamples=2).value

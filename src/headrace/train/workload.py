@@ -191,7 +191,8 @@ def _counted_steps(session: Session) -> tuple[list[list[np.ndarray]], int]:
     if on_accelerator(session.recipe):
         steps.pass_tokens = GPU_PASS_TOKENS
     else:
-        steps.packs = session.packs
+        with torch.random.fork_rng():  # the head's first weights are drawn from a seed of their own
+            steps.packs = session.packs
     n_steps = data.steps_per_epoch * session.recipe.fit.epochs
     limit = session.limits.get("max_steps", -1)
     if 0 < limit < n_steps:

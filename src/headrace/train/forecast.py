@@ -38,7 +38,7 @@ FRAGMENTATION = 1.4
 USUAL_TOKENS = (50.0, 150.0, 1.0, 1 / 400)
 PRIOR_WEIGHT = 0.3
 #: With so many steps after the largest ones, these do not count for the time.
-MIN_WARM_STEPS = 3
+MIN_WARM_STEPS = 2
 _TRAINER_ARGUMENTS = ("accelerator", "devices", "strategy", "deterministic", "benchmark", "detect_anomaly")
 _FILE_LOGGERS = ("tensorboard", "csv")
 

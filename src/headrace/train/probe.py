@@ -37,7 +37,7 @@ from headrace.train.workload import N_REQUIRED, Pass
 # A first run may have to fetch the model from the hub.
 TIMEOUT_S = 900.0
 COSTLIEST_BUDGETS = 3.0  # of the time, that the costliest pass may fill with the steps before it
-SCORING_SHARE = 0.25  # of the time, for evaluation
+SCORING_SHARE = 0.2  # of the time, for evaluation
 N_ROUNDS = 3  # over the batches of evaluation, at most
 WRITTEN_BYTES = 32 << 20  # to a file as a checkpoint is, to learn the disk's rate
 _STATES = 3  # a checkpoint holds the weights and Adam's two moments

@@ -69,6 +69,12 @@ def mnli(scratch: Path, test_rows: int | None) -> tuple[str, dict[str, Any]]:
 DATA = {"imdb": imdb, "toxic": toxic, "mnli": mnli}
 
 
+def torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def overrides_of(arguments: argparse.Namespace, data: dict[str, Any], seed: int) -> list[str]:
     found = [f"data.{name}={path or 'null'}" for name, path in data.items()] + [f"seed={seed}"]
     if arguments.rows:
@@ -286,7 +292,7 @@ def main() -> None:
             data["test"] = None
         for seed in arguments.seeds:
             overrides = overrides_of(arguments, data, seed)
-            started = time.perf_counter()
+            started, computing = time.perf_counter(), sum(os.times()[:4])
             key = hashlib.sha256(
                 json.dumps([arguments.data, arguments.tool, arguments.set, arguments.rows, seed]).encode()
             )
@@ -302,6 +308,8 @@ def main() -> None:
                 "search": arguments.search,
                 **found,
                 "wall_s": round(time.perf_counter() - started, 1),
+                "cpu_s": round(sum(os.times()[:4]) - computing, 1),
+                "threads": torch_threads(),
                 **facts(),
             }
             append("quality", record)

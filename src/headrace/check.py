@@ -11,10 +11,9 @@ from headrace.mislabelled import Suspects, mislabelled
 from headrace.plugins import kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.train.data import TextDataModule
-from headrace.train.fit import data_plan, early_stopping, monitored
+from headrace.train.fit import check_settings, data_plan
 from headrace.train.prepare import prepare
 from headrace.train.summary import Check, look_over
-from headrace.train.trainer import check_trainer_arguments
 
 __all__ = ["Check", "check"]
 
@@ -42,9 +41,7 @@ def check(
     """
     resolved = load_recipe(recipe, overrides=overrides)
     values = resolved.values
-    monitored(values)
-    early_stopping(values)
-    check_trainer_arguments(values.trainer)
+    check_settings(values)
     fit = values.fit
     data = TextDataModule.of(
         prepare(data_plan(values), progress=progress),

@@ -27,7 +27,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_key(tmp_path: P
     assert error.what == "there is no key 'fit.epoch'"
     assert error.where == f"{tmp_path / 'r.yaml'}:3:3"
     assert error.next is not None
-    assert error.next.startswith("did you mean 'epochs'? known keys here: epochs, batch_size")
+    assert error.next.startswith("did you mean 'epochs'? known keys here: epochs, micro_batch")
 
 
 def test_an_unknown_top_key_offers_the_top_keys(tmp_path: Path) -> None:
@@ -83,7 +83,6 @@ def test_a_rate_that_is_no_number_is_refused_with_what_the_key_means(tmp_path: P
     ("text", "key", "column"),
     [
         ("language_model: {data: {train: a.txt}}\n", "language_model", "1:1"),
-        ("fit:\n  stages: [{train: head}]\n", "fit.stages", "2:3"),
         ("task: language_model\n", "task: language_model", "1:7"),
         ("backbone: awd_lstm\n", "backbone: awd_lstm", "1:11"),
         ("backbone:\n  name: awd_lstm\n", "backbone: awd_lstm", "2:9"),
@@ -93,6 +92,32 @@ def test_what_is_not_built_yet_says_so(tmp_path: Path, text: str, key: str, colu
     error = refused(tmp_path, text)
     assert error.what == f"{key} is not built yet"
     assert error.where == f"{tmp_path / 'r.yaml'}:{column}"
+
+
+def test_a_stage_says_what_it_does_not_inherit_and_the_epochs_are_summed(tmp_path: Path) -> None:
+    text = "fit:\n  learning_rate: 1e-3\n  schedule: one_cycle\n  stages:\n    - {train: head, learning_rate: 2e-2}\n"
+    recipe = load_recipe(written(tmp_path, text + "    - {train: 2 groups, epochs: 3, layer_decay: 0.385}\n"))
+    first, second = recipe.values.fit.stages or []
+    assert (first.train, first.epochs, first.learning_rate, first.schedule) == ("head", 1, 2e-2, "one_cycle")
+    assert (second.train, second.epochs, second.learning_rate, second.layer_decay) == ("2 groups", 3, 1e-3, 0.385)
+    assert recipe.values.fit.epochs == 4
+    assert load_recipe(written(tmp_path, recipe.to_yaml())).values == recipe.values
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [
+        ("{train: heads}", "fit.stages.0.train: heads will not do: what learns is"),
+        ("{layer_decay: 2.6}", "for a factor of 2.6 between groups write 0.3846"),
+        ("{batch_size: 3}", "there is no key 'fit.stages.0.batch_size'"),
+        ("{monitor: loss}", "there is no key 'fit.stages.0.monitor'"),
+        ("{learning_rat: 1}", "there is no key 'fit.stages.0.learning_rat'"),
+    ],
+)
+def test_a_fault_in_a_stage_names_the_stage(tmp_path: Path, stage: str, what: str) -> None:
+    error = refused(tmp_path, f"fit:\n  stages: [{stage}]\n")
+    assert what in error.what
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:{3 if 'no key' in what else 11}"
 
 
 def test_baseline_false_is_accepted() -> None:

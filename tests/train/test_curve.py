@@ -33,9 +33,9 @@ def test_a_long_training_stays_small_and_keeps_its_means(n_steps: int) -> None:
 
 
 def test_a_restart_changes_nothing() -> None:
-    assert curve(1_703, restart_at=1_000).as_dict({"head": 1.0}) == curve(1_703).as_dict({"head": 1.0})
+    assert curve(1_703, restart_at=1_000).as_dict([(0, {"head": 1.0})]) == curve(1_703).as_dict([(0, {"head": 1.0})])
 
 
 def test_each_group_has_its_share_of_the_rate() -> None:
-    rates = curve(4).as_dict({"head": 1.0, "layer 0": 0.5})["rates"]
+    rates = curve(4).as_dict([(0, {"head": 1.0, "layer 0": 0.5})])["rates"]
     assert rates == {"head": [0.25, 0.5, 0.75, 1.0], "layer 0": [0.125, 0.25, 0.375, 0.5]}

@@ -12,7 +12,8 @@ import torch
 
 from headrace.text.batch import Batch
 from headrace.train.data import StepBatch, StepSampler, TextDataModule
-from headrace.train.module import ClassifierModule, derived_seed
+from headrace.train.module import ClassifierModule
+from headrace.train.stepped import derived_seed
 from tiny import tiny_folder
 from tiny_fits import rows
 

@@ -20,12 +20,14 @@ class Backbone(nn.Module, ABC):
         width: Size of a hidden state.
         max_tokens: Longest text in tokens, special ones included, or None where the family has no limit.
         packs: Whether it lays the texts of a batch end to end in training; `train_on_cpu` may switch it on.
+        frozen_in_eval: Whether groups that do not learn compute as in evaluation, so that their outputs stay the same.
     """
 
     family: str
     width: int
     max_tokens: int | None = None
     packs: bool = False
+    frozen_in_eval: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -44,6 +46,14 @@ class Backbone(nn.Module, ABC):
 
     def end_training(self) -> None:
         """Take back what `train_on_cpu` changed in the computation outside training."""
+
+    def pool_mask(self, batch: Batch) -> Tensor:
+        """Return which tokens `mean` and `max` pool over, [texts, tokens]; by default all real ones."""
+        return batch.attention_mask
+
+    def last_places(self, batch: Batch) -> Tensor:
+        """Return where each text's last token stands in the order of reading, [texts] int64; 0 where it has none."""
+        return (batch.attention_mask.sum(dim=1) - 1).clamp(min=0)
 
     def pooled(self, batch: Batch, hidden: Tensor) -> Tensor | None:
         """Return the output of the family's own pooler, [texts, width], or None where it was not built.

@@ -191,7 +191,7 @@ def _content_faults(raw: Mapping[str, Any]) -> Iterator[_Fault]:
     """Yield the faults that types cannot tell."""
     sections = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
     fit = sections.get("fit", {})
-    given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model"), ("fit", "stages"): fit.get("stages")}
+    given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model")}
     for path, value in given.items():
         if value is not None:
             yield _Fault(f"{'.'.join(map(str, path))} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT, is_key=True)
@@ -260,6 +260,9 @@ def _known_part(loc: tuple[str | int, ...]) -> KeyPath:
     path: list[str | int] = []
     model: Any = RecipeValues
     for part in loc:
+        if isinstance(part, int) and path:  # a place in a list of mappings
+            path.append(part)
+            continue
         fields = getattr(model, "model_fields", None)
         if fields is None:
             break
@@ -272,13 +275,15 @@ def _known_part(loc: tuple[str | int, ...]) -> KeyPath:
 
 def _model_in(annotation: Any) -> Any:
     options = [annotation, *getattr(annotation, "__args__", ())]
+    options += [inner for option in options for inner in getattr(option, "__args__", ())]
     return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
 
 
 def _keys_at(path: KeyPath) -> list[str]:
     model: Any = RecipeValues
     for part in path:
-        model = _model_in(model.model_fields[part].annotation)
+        if not isinstance(part, int):
+            model = _model_in(model.model_fields[part].annotation)
     return [*model.model_fields, *(["base"] if not path else [])]
 
 
@@ -286,6 +291,8 @@ def _help(path: KeyPath) -> str:
     model: Any = RecipeValues
     description = None
     for part in path:
+        if isinstance(part, int):
+            continue
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
             break
@@ -345,4 +352,8 @@ def _emit(values: Mapping[str, Any], above: KeyPath, origins: Mapping[KeyPath, s
             origin = origins.get(path) or next(
                 (o for known, o in origins.items() if known[: len(path)] == path), "default"
             )
-            lines.append(f"{indent}{key}: {yaml_scalar(value)}  # {origin}")
+            if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+                lines.append(f"{indent}{key}:  # {origin}")
+                lines.extend(f"{indent}  - {yaml_scalar(item)}" for item in value)
+            else:
+                lines.append(f"{indent}{key}: {yaml_scalar(value)}  # {origin}")

@@ -92,21 +92,45 @@ class DataSettings(Closed):
 class BackboneSettings(Closed):
     """The pretrained encoder."""
 
-    name: str = Field("minilm", description="hub id, folder, or minilm")
-    weights: Literal["pretrained", "none"] = Field(
-        "pretrained", description="none: random weights of that architecture"
+    name: str = Field("minilm", description="hub id, folder, minilm, or awd_lstm")
+    weights: str = Field(
+        "pretrained",
+        min_length=1,
+        description="none: random weights of that architecture; awd_lstm: none, or a .pth file or its folder",
     )
     revision: str | None = Field(None, description="commit of the hub repository")
     dropout: float | None = Field(None, ge=0, lt=1, description="instead of the model's own rates")
+    vocabulary: str | None = Field(None, description="awd_lstm: words of the weights: a .json, .txt or .pkl file")
+    drop_mult: Rate | None = Field(None, ge=0, description="awd_lstm: factor of all its dropouts")
+    direction: Literal["forward", "backward", "both"] | None = Field(None, description="awd_lstm: how texts are read")
+    embedding_size: Count | None = Field(None, description="awd_lstm: numbers of an embedding, 400")
+    hidden_size: Count | None = Field(None, description="awd_lstm: numbers of a hidden state, 1152")
+    n_layers: Count | None = Field(None, description="awd_lstm: layers, 3")
 
 
 class HeadSettings(Closed):
     """What stands on the encoder."""
 
-    name: Literal["linear", "native", "svm", "logistic"] = Field("linear", description="kind of head")
-    pool: Literal["cls", "pooler", "mean", "max"] = Field("cls", description="from token vectors to one")
-    hidden: int = Field(0, ge=0, le=65536, description="width of a hidden layer; 0 for none")
-    dropout: float = Field(0.1, ge=0, lt=1, description="before the last layer")
+    name: Literal["linear", "ulmfit", "native", "svm", "logistic"] = Field("linear", description="kind of head")
+    pool: Literal["cls", "pooler", "mean", "max", "concat"] = Field(
+        "cls", description="from token vectors to one; concat: last, max and mean; ulmfit: concat alone"
+    )
+    hidden: int = Field(0, ge=0, le=65536, description="width of a hidden layer; 0 for none; ulmfit: 50")
+    dropout: float = Field(0.1, ge=0, lt=1, description="before the last layer; ulmfit: before the hidden one, 0.4")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, values: Any) -> Any:
+        """Let `ulmfit` begin with its own defaults."""
+        if not isinstance(values, dict) or values.get("name") != "ulmfit":
+            return values
+        return {"pool": "concat", "hidden": 50, "dropout": 0.4, **values}
+
+    @model_validator(mode="after")
+    def _ulmfit(self) -> HeadSettings:
+        if self.name == "ulmfit" and (self.pool != "concat" or not self.hidden):
+            raise ValueError("the head ulmfit has pool: concat and a hidden layer; leave both out for fastai's")
+        return self
 
 
 class EarlyStopping(Closed):
@@ -117,17 +141,16 @@ class EarlyStopping(Closed):
     monitor: str | None = Field(None, description="figure of validation; fit.monitor if not given")
 
 
-class FitSettings(Closed):
-    """How the classifier is trained."""
+class TrainSettings(Closed):
+    """How the weights are moved: what holds for a whole training, and may differ from stage to stage."""
 
-    epochs: Count = Field(3, description="passes over the training rows")
-    batch_size: Count = Field(32, description="texts per optimizer step, all devices together")
+    epochs: Count = Field(3, description="passes over the training rows; with stages the sum of theirs")
     micro_batch: Count | Literal["auto"] = Field("auto", description="texts in memory at a time; same result")
     learning_rate: Rate = Field(2e-5, gt=0, description="peak, of the top group")
     layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate for each group further down")
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="no decay on norms and biases")
     weight_decay: float = Field(0.01, ge=0)
-    schedule: Literal["linear", "one_cycle", "cosine", "constant"] = Field("linear")
+    schedule: Literal["linear", "slanted_triangular", "one_cycle", "cosine", "constant"] = Field("linear")
     warmup: Annotated[float | int | str, BeforeValidator(_as_number)] = Field(
         0.1, description="share (0.1), steps (500) or '0.33 epochs'"
     )
@@ -139,9 +162,7 @@ class FitSettings(Closed):
     accumulate: Count = Field(1, description="least number of micro-batches of a step")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the machine has it")
     early_stopping: EarlyStopping | None = Field(None, description="patience in epochs, or a mapping")
-    monitor: str = Field("auto", description="picks the best checkpoint: a figure of validation")
     checkpoint_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints inside an epoch")
-    stages: Any = Field(None, description=NOT_BUILT_YET)
 
     @field_validator("early_stopping", mode="before")
     @classmethod
@@ -164,6 +185,48 @@ class FitSettings(Closed):
         elif isinstance(value, bool) or value < 0 or (value > 1 and value != int(value)):
             raise ValueError("warmup is a share (0.1), a number of steps (500) or '0.33 epochs'")
         return value
+
+
+class StageSettings(TrainSettings):
+    """One stage of several; what it does not say is as in `fit`, but for `epochs`: 1."""
+
+    train: str = Field("all", description="what learns: head, `1 group` (and the head), `2 groups` …, or all")
+    epochs: Count = Field(1, description="passes over the training rows")
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _learning(cls, value: Any) -> Any:
+        if not isinstance(value, str) or not re.fullmatch(r"all|head|[1-9]\d* groups?", value):
+            raise ValueError("what learns is `head`, `1 group`, `2 groups` …, or `all`")
+        return value
+
+
+class FitSettings(TrainSettings):
+    """How the classifier is trained."""
+
+    batch_size: Count = Field(32, description="texts per optimizer step, all devices together")
+    monitor: str = Field("auto", description="picks the best checkpoint, over all stages: a figure of validation")
+    stages: list[StageSettings] | None = Field(
+        None, min_length=1, description="one after the other, each with what learns in it"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherited(cls, values: Any) -> Any:
+        """Let each stage say everything: what it does not say is as in `fit`."""
+        stages = values.get("stages") if isinstance(values, dict) else None
+        if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+            return values
+        shared = {key: values[key] for key in TrainSettings.model_fields if key in values and key != "epochs"}
+        whole = [{**shared, **stage} for stage in stages]
+        epochs = [stage.get("epochs", 1) for stage in whole]
+        counted = {"epochs": sum(epochs)} if all(type(n) is int for n in epochs) else {}
+        return {**values, "stages": whole, **counted}
+
+    @property
+    def phases(self) -> list[TrainSettings]:
+        """The stages, or without any the one training of everything."""
+        return list(self.stages) if self.stages else [self]
 
 
 class Costs(Closed):

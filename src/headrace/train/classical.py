@@ -11,9 +11,9 @@ from headrace.errors import ModelError
 from headrace.head import fit_classical
 from headrace.predict import embed, score
 from headrace.train.checkpoints import write_best
-from headrace.train.module import derived_seed
 from headrace.train.prepare import Part
 from headrace.train.resume import Progress
+from headrace.train.stepped import derived_seed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,13 +51,19 @@ class Curve:
         self.rate = self.rate[1::2]
         self.loss, self.norm = _pair_means(self.loss), _pair_means(self.norm)
 
-    def as_dict(self, scales: dict[str, float]) -> dict[str, Any]:
+    def as_dict(self, scales: Sequence[tuple[int, dict[str, float]]]) -> dict[str, Any]:
         """Return steps, loss, norm and the learning rate of each group, as report.json shows them.
 
         Args:
-            scales: Each group's share of the top group's rate, by name.
+            scales: Of each stage the step before its first, and each group's share of the top group's rate, by name.
         """
-        rates = {name: [scale * rate for rate in self.rate] for name, scale in scales.items()}
+        firsts = [first for first, _ in scales]
+        stages = [max(0, bisect_left(firsts, step) - 1) for step in self.steps]
+        names = scales[0][1] if scales else {}
+        rates = {
+            name: [scales[stage][1][name] * rate for stage, rate in zip(stages, self.rate, strict=True)]
+            for name in names
+        }
         return {"steps": list(self.steps), "loss": list(self.loss), "norm": list(self.norm), "rates": rates}
 
 

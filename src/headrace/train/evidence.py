@@ -36,6 +36,7 @@ from headrace.train.ranked import curves_of
 from headrace.train.resume import Progress
 from headrace.train.session import Session
 from headrace.train.summary import summary_of
+from headrace.train.training import learning_scales
 
 logger = getLogger(__name__)
 
@@ -158,7 +159,7 @@ def evidence_of(
         "slices": [one.as_dict() for one in _slices(session, found)],
         "leaks": _leaks(session, found),
         "curves": curves_of(targets, found.scores, prepared.labels.names),
-        "training_curve": progress.curve.as_dict(_scales(session)),
+        "training_curve": progress.curve.as_dict(_scales(session, progress)),
         "errors": _errors(session, found),
         "check": summary,
     }
@@ -167,9 +168,10 @@ def evidence_of(
 # -- the parts -----------------------------------------------------------------------------------------------------
 
 
-def _scales(session: Session) -> dict[str, float]:
-    names = [name for name, _ in session.module.model.groups()]
-    return {name: session.stage.layer_decay**depth for depth, name in enumerate(reversed(names))}
+def _scales(session: Session, progress: Progress) -> list[tuple[int, dict[str, float]]]:
+    """Return the first step of each stage that was run, and each group's share of the top group's rate in it."""
+    begun = zip(progress.begun, session.stages, strict=False)
+    return [(first, dict(learning_scales(session.module, stage))) for (_, first), stage in begun]
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ def _diagnoses(
     from headrace.train.fit import monitored
 
     values, kind = session.recipe, session.module.kind
+    phases = session.phases[: progress.stage + 1]
     monitor, larger = monitored(values)
     ranked = kind == MULTI_LABEL and "roc_auc_macro" in found.evaluation.metrics  # no label at all has an F1 of 0
     figure_name = "roc_auc_macro" if ranked else "accuracy"
@@ -247,18 +250,28 @@ def _diagnoses(
             larger_is_better=larger,
             history=progress.history,
             n_epochs=values.fit.epochs,
-            curve=progress.curve.as_dict({}),
-            learning_rate=values.fit.learning_rate,
-            layer_decay=values.fit.layer_decay,
+            curve=progress.curve.as_dict([]),
+            learning_rate=max(phase.learning_rate for phase in phases),
+            layer_decay=phases[-1].layer_decay,
             changes=change,
-            # a classical head is fitted on a backbone that was meant to stay
-            fixed=frozenset(name for name in change if name != "head") if session.is_classical else frozenset(),
+            fixed=_fixed(session, change),
             figure=found.evaluation.metrics[figure_name],
             figure_name=figure_name,
             majority=always["metrics"].get(figure_name),
             verdict=verdict,
         )
     )
+
+
+def _fixed(session: Session, change: Mapping[str, float]) -> frozenset[str]:
+    """Return the groups that were meant to stay: below a classical head, and what no stage lets learn."""
+    if session.is_classical:
+        return frozenset(name for name in change if name != "head")
+    learning = [
+        {name for name, scale in learning_scales(session.module, stage).items() if scale > 0}
+        for stage in session.stages
+    ]
+    return frozenset(change) - set().union(*learning)
 
 
 def _slices(session: Session, found: Evaluated) -> list[Slice]:

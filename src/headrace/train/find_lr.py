@@ -15,13 +15,13 @@ from headrace.errors import RecipeError, TrainingStopped
 from headrace.files import write_bytes
 from headrace.recipe import Recipe, load_recipe
 from headrace.train.fit import data_plan, say_to_stderr
-from headrace.train.module import derived_seed, seed_everything
 from headrace.train.prepare import prepare
 from headrace.train.progress import Echo
 from headrace.train.run import RunFolder, default_folder
 from headrace.train.session import Session
 from headrace.train.signals import Signals
 from headrace.train.stages import build_optimizer
+from headrace.train.stepped import derived_seed, seed_everything
 from headrace.train.trainer import resolved_precision
 
 LOWEST, HIGHEST = 1e-7, 1.0
@@ -57,7 +57,13 @@ def find_lr(
     say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
     folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
-    session = Session(resolved.values, prepare(data_plan(resolved.values)), folder, Signals(), say)
+    session = Session(
+        recipe=resolved.values,
+        prepared=prepare(data_plan(resolved.values)),
+        folder=folder,
+        signals=Signals(),
+        say=say,
+    )
     with session.signals.watched(), folder.lock():
         rates, losses = _sweep(session, say)
     smoothed = smooth(losses)
@@ -75,11 +81,11 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
         what = f"head: {session.recipe.head.name} is fitted by scikit-learn and has no learning rate"
         raise RecipeError(what, where="head", next="choose head: linear or native for --find-lr")
     module = session.module
-    module.model.train()
+    module.enter(session.stages[0])
     data = session.data()
     plan, part = data.plan, session.prepared.train
     steps = data.steps()
-    optimizer = build_optimizer(module.model.groups(), session.stage)
+    optimizer = build_optimizer(module.groups(), session.stages[0])
     precision, _ = resolved_precision(session.recipe.fit.precision, accelerator="cpu")
     rates: list[float] = []
     losses: list[float] = []

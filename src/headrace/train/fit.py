@@ -26,7 +26,7 @@ from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.recipe.places import flat
-from headrace.recipe.schema import RecipeValues
+from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.tables import write_rows
 from headrace.train.given import with_sources
 from headrace.train.prepare import DataPlan, Prepared, prepare
@@ -312,7 +312,8 @@ def check_settings(values: RecipeValues) -> None:
         RecipeError: A figure, a logger or an argument of the Trainer does not exist.
     """
     monitored(values)
-    early_stopping(values)
+    for phase in values.fit.phases:
+        early_stopping(values, phase)
     if values.trainer or values.logger not in ("tensorboard", "none"):
         from headrace.train.trainer import check_loggers, check_trainer_arguments
 
@@ -341,17 +342,16 @@ def _metric(values: RecipeValues, name: str, where: str) -> tuple[str, bool]:
     return name, known[name]
 
 
-def early_stopping(values: RecipeValues) -> tuple[str, bool] | None:
-    """Return the figure that early stopping watches, and whether larger is better; None without early stopping."""
-    setting = values.fit.early_stopping
+def early_stopping(values: RecipeValues, phase: TrainSettings) -> tuple[str, bool] | None:
+    """Return the figure that a stage's early stopping watches, and whether larger is better; None without it."""
+    setting = phase.early_stopping
     if setting is None:
         return None
     return _metric(values, setting.monitor or values.fit.monitor, "fit.early_stopping.monitor")
 
 
-def loss_weights(values: RecipeValues, prepared: Prepared) -> dict[str, Any]:
+def loss_weights(fit_values: TrainSettings, prepared: Prepared) -> dict[str, Any]:
     """Return the loss's settings; `balanced` weights come from the training rows alone."""
-    fit_values = values.fit
     labels = prepared.labels
     found: dict[str, Any] = {"label_smoothing": fit_values.label_smoothing}
     if fit_values.class_weights == "balanced":

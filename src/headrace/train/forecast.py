@@ -14,12 +14,10 @@ import torch
 
 from headrace.errors import HeadraceError, ModelError
 from headrace.recipe.schema import RecipeValues
-from headrace.train.fit import loss_weights, say_to_stderr
+from headrace.train.fit import loss_weights
 from headrace.train.prepare import Prepared
 from headrace.train.probe import Answer, Measured, Order, ask, packed, peak_resident_bytes
-from headrace.train.run import RunFolder
-from headrace.train.session import Session
-from headrace.train.signals import Signals
+from headrace.train.session import untrained
 from headrace.train.trainer import n_devices, resolved_precision
 from headrace.train.workload import N_REQUIRED, Picked, Workload, memory_weight, work, workload
 
@@ -277,13 +275,13 @@ def _renumbered(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[int
 
 def _module_arguments(values: RecipeValues, prepared: Prepared) -> dict[str, Any]:
     """Return what the run's module is made of, see `Session.module`."""
-    session = Session(values, prepared, RunFolder(Path()), Signals(), say_to_stderr)
+    session = untrained(values, prepared)
     return {
         "backbone": {k: v for k, v in values.backbone.model_dump().items() if v is not None},
         "labels": list(prepared.labels.names),
         "task": values.task,
         "head": values.head.model_dump(),
-        "stage": session.stage.as_dict(),
-        "loss": loss_weights(values, prepared),
+        "stage": {**session.stages[-1].as_dict(), "train": "all"},
+        "loss": loss_weights(session.phases[-1], prepared),
         "seed": values.seed,
     }

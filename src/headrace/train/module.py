@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
 
 from headrace import plugins
 from headrace.data.examples import LabelSet
-from headrace.errors import TrainingStopped
 from headrace.evaluate import METRICS, monitor_value
 from headrace.model import Classifier, HeadSettings, build_classifier, load_classifier
 from headrace.text.batch import Batch
 from headrace.train.data import StepBatch
-from headrace.train.stages import Stage, build_optimizer, rate_factor, set_rates, warmup_steps
+from headrace.train.stages import Stage
+from headrace.train.stepped import SteppedModule, derived_seed
 
 
-class ClassifierModule(lightning.LightningModule):
+class ClassifierModule(SteppedModule):
     """A classifier that any `lightning.Trainer` can train on a `TextDataModule`.
 
     One call of `training_step` is one optimizer step over all texts of the step, whatever number of micro-batches
@@ -39,6 +35,8 @@ class ClassifierModule(lightning.LightningModule):
         seed: Decides the dropout of each step together with the step's number.
     """
 
+    model: Classifier
+
     def __init__(
         self,
         backbone: str | Mapping[str, Any] | Classifier,
@@ -50,25 +48,16 @@ class ClassifierModule(lightning.LightningModule):
         loss: Mapping[str, Any] | None = None,
         seed: int = 13,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
+        super().__init__(stage=Stage(**(stage or {})), seed=seed)
         self.labels = LabelSet(tuple(labels))
         self.task_name = task
         self.task = plugins.find("task", task)
         self.kind = plugins.kind_of_task(task)
-        self.stage = Stage(**(stage or {}))
-        self.seed = seed
         self.model = self._classifier(backbone, head or {})
         settings = dict(loss or {})
-        self.label_smoothing = float(settings.get("label_smoothing", 0.0))
-        for name in ("class_weights", "pos_weight"):
-            value = settings.get(name)
-            weights = None if value is None else torch.as_tensor(value, dtype=torch.float32)
-            self.register_buffer(name, weights, persistent=False)
-        self.keeps_seen = False  # on for a run of ours: with somebody's own Trainer nobody would ever take them
+        self.weigh(settings)
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.valid_metrics: dict[str, float] = {}
         self.last_validated: tuple[Tensor, Tensor] = (torch.zeros(0), torch.zeros(0))
         # A checkpoint carries the architecture, not the name of weights that may be gone when it is opened.
         self.save_hyperparameters(
@@ -82,6 +71,14 @@ class ClassifierModule(lightning.LightningModule):
                 "seed": seed,
             }
         )
+
+    def weigh(self, loss: Mapping[str, Any]) -> None:
+        """Set the loss's `label_smoothing`, `class_weights` and `pos_weight`, as in the constructor."""
+        self.label_smoothing = float(loss.get("label_smoothing", 0.0))
+        for name in ("class_weights", "pos_weight"):
+            value = loss.get(name)
+            weights = None if value is None else torch.as_tensor(value, dtype=torch.float32, device=self.device)
+            self.register_buffer(name, weights, persistent=False)
 
     def _classifier(self, backbone: str | Mapping[str, Any] | Classifier, head: Mapping[str, Any]) -> Classifier:
         if isinstance(backbone, Classifier):
@@ -104,44 +101,11 @@ class ClassifierModule(lightning.LightningModule):
         logits: Tensor = self.model(batch)
         return logits
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the stage's optimizer; the schedule is arithmetic inside `training_step`."""
-        return build_optimizer(self.model.groups(), self.stage)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of a whole epoch."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if data is not None and hasattr(data, "steps_per_epoch"):
-            return int(data.steps_per_epoch)
-        return int(self.trainer.num_training_batches)
-
-    def _curve(self) -> dict[str, int]:
-        per_epoch = self.steps_per_epoch
-        n_steps = per_epoch * self.stage.epochs
-        return {
-            "n_steps": n_steps,
-            "n_warmup": warmup_steps(self.stage.warmup, n_steps=n_steps, steps_per_epoch=per_epoch),
-        }
-
-    def rate_at(self, step: int) -> float:
-        """Return the learning rate of the top group at one step (from 0)."""
-        return self.stage.learning_rate * rate_factor(self.stage.schedule, step, **self._curve())
-
-    def training_step(self, step: StepBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Take one optimizer step over all micro-batches of a step.
-
-        Raises:
-            TrainingStopped: The loss or the gradient is not finite; the weights are as they were before the step.
-        """
-        optimizer: Any = self.optimizers()
-        number = int(self.global_step)
-        set_rates(optimizer.optimizer, self.stage, number, **self._curve())
-        seed_everything(derived_seed(self.seed, "step", number, self.global_rank))
-        optimizer.zero_grad()
+    def learn(self, step: StepBatch) -> Tensor:
+        """Compute the gradients of all micro-batches of a step, and return its mean loss."""
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(step.batches):
-            with self._gradient_stays_here(index + 1 < len(step.batches)):
+            with self.gradient_stays_here(index + 1 < len(step.batches)):
                 logits = self(batch)
                 losses = self.losses(logits, batch)
                 if self.keeps_seen and not step.is_filler and batch.targets is not None:
@@ -151,10 +115,7 @@ class ClassifierModule(lightning.LightningModule):
                 self.manual_backward(losses.sum() * weight)
                 if not step.is_filler:
                     total += losses.detach().sum()
-        norm = self._clip(optimizer)
-        self._stop_if_not_finite(total, norm, number, step, optimizer)
-        optimizer.step()
-        return {"loss": total / max(1, step.n_local), "norm": norm}
+        return total / max(1, step.n_local)
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the training loss of each text, [texts] float32: smoothed and weighted as the recipe says."""
@@ -165,30 +126,6 @@ class ClassifierModule(lightning.LightningModule):
             **{k: getattr(self, k) for k in ("class_weights", "pos_weight") if getattr(self, k) is not None},
         )
         return losses
-
-    def _gradient_stays_here(self, blocked: bool) -> AbstractContextManager[Any]:
-        block: Any = getattr(self.trainer.strategy, "block_backward_sync", None)
-        return block() if blocked and block is not None and self.trainer.world_size > 1 else nullcontext()
-
-    def _clip(self, optimizer: Any) -> Tensor:
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        limit = self.stage.gradient_clip if self.stage.gradient_clip is not None else float("inf")
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
-
-    def _stop_if_not_finite(self, total: Tensor, norm: Tensor, number: int, step: StepBatch, optimizer: Any) -> None:
-        if bool(torch.isfinite(total) & torch.isfinite(norm)):
-            return
-        rates = [group["lr"] for group in optimizer.param_groups]
-        what = "loss" if not bool(torch.isfinite(total)) else "gradient"
-        rows = ", ".join(map(str, step.rows[:8].tolist())) + (" …" if len(step.rows) > 8 else "")
-        stopped = TrainingStopped(
-            f"the {what} is not a finite number at step {number + 1}",
-            where=f"step {number + 1}, learning rate {max(rates):.3g}, positions {rows} of the training rows",
-            next="look at these rows, or lower fit.learning_rate and give --force or another --out; "
-            "the last checkpoint before this step is kept",
-        )
-        stopped.rows = tuple(step.rows[:8].tolist())
-        raise stopped
 
     # -- validation ---------------------------------------------------------------------------------------------
 
@@ -251,7 +188,7 @@ class ClassifierModule(lightning.LightningModule):
             return torch.zeros(0, len(self.labels)), torch.zeros(0)
         return torch.cat([logits for logits, _ in seen]), torch.cat([targets for _, targets in seen])
 
-    def measure_seen(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """Return the metrics of the training rows seen in this epoch (dropout on), over all processes; forget them."""
         logits, targets = self.seen_by_all()
         self._seen = []
@@ -270,21 +207,18 @@ class ClassifierModule(lightning.LightningModule):
         return logits, targets
 
     def put_seen(self, logits: Tensor, targets: Tensor) -> None:
-        """Give back what `take_seen` took, after a restart in mid-epoch."""
+        """Give back what `take_seen` took."""
         self._seen = [(logits, targets)] if len(logits) else []
 
+    def kept_state(self) -> dict[str, Any]:
+        """Return what all processes have seen in this epoch."""
+        logits, targets = self.seen_by_all()
+        return {"seen_logits": logits, "seen_targets": targets}
 
-def derived_seed(seed: int, *parts: object) -> int:
-    """Return a seed in [0, 2**63) for one purpose: a pure function of the run's seed and the parts."""
-    digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch: with it the randomness of a step depends on its number alone, never on a state."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    def put_state(self, state: dict[str, Any], *, rank: int) -> None:
+        """Take back what was seen, after a restart in mid-epoch; the first process keeps it for all."""
+        if rank == 0:
+            self.put_seen(state["seen_logits"], state["seen_targets"])
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from headrace.metrics import areas_per_label
 from headrace.train.module import ClassifierModule
 from headrace.train.resume import Keeper
+from headrace.train.stepped import SteppedModule
 
 # Of the metrics, those that say most; all of them are in report.json and in the logger.
 SHOWN_METRICS = ("accuracy", "f1_macro", "roc_auc_macro")
@@ -74,15 +75,14 @@ class ProgressLines(lightning.Callback):
         rate = self.texts_per_s()
         if self._bar is not None:
             shown = {k: f"{v:.3f}" for k, v in pl_module.valid_metrics.items() if k == self.keeper.goal.monitor}
-            self._bar.set_postfix({"loss": f"{self._loss:.3f}", "texts/s": f"{rate:.1f}", **shown})
+            self._bar.set_postfix({"loss": f"{self._loss:.3f}", f"{pl_module.unit}/s": f"{rate:.1f}", **shown})
             self._bar.update(progress.total - self._bar.n)
             return
         is_time = time.monotonic() - self._line_at >= LINE_EVERY_S
         if progress.total % LINE_EVERY_STEPS == 0 and (is_time or progress.total <= LINE_EVERY_STEPS):
             left = (self.n_steps - progress.total) * progress.fit_s / max(1, progress.total)
-            self.echo(
-                f"step {progress.total}/{self.n_steps}  loss {self._loss:.4f}  {rate:.1f} texts/s  {duration(left)} left"
-            )
+            place = f"step {progress.total}/{self.n_steps}"
+            self.echo(f"{place}  loss {self._loss:.4f}  {rate:.1f} {pl_module.unit}/s  {duration(left)} left")
             self._line_at = time.monotonic()
 
     def texts_per_s(self) -> float:
@@ -120,7 +120,8 @@ def epoch_line(record: dict[str, Any], monitor: str) -> str:
     metrics = "  ".join(f"{name} {valid[name]:.4f}" for name in shown)
     valid_loss = f"  valid loss {valid['loss']:.4f}" if "loss" in valid else ""
     time_s = duration(record["seconds"])
-    return f"epoch {record['epoch']}  train loss {record['train_loss']:.4f}{valid_loss}  {metrics}  {time_s}"
+    stage = f"stage {record['stage']}  " if "stage" in record else ""
+    return f"{stage}epoch {record['epoch']}  train loss {record['train_loss']:.4f}{valid_loss}  {metrics}  {time_s}"
 
 
 class Curves(lightning.Callback):
@@ -144,13 +145,14 @@ class Curves(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the validation metrics, and each label's ROC AUC on training and validation rows."""
-        if trainer.sanity_checking or not isinstance(pl_module, ClassifierModule):
+        if trainer.sanity_checking or not isinstance(pl_module, SteppedModule):
             return
         values = {f"valid/{name}": value for name, value in pl_module.valid_metrics.items()}
-        values |= per_label_auc(pl_module, *pl_module.last_validated, split="valid")
-        logits, targets = pl_module.take_seen()
-        pl_module.put_seen(logits, targets)
-        values |= per_label_auc(pl_module, logits, targets, split="train")
+        if isinstance(pl_module, ClassifierModule):
+            values |= per_label_auc(pl_module, *pl_module.last_validated, split="valid")
+            logits, targets = pl_module.take_seen()
+            pl_module.put_seen(logits, targets)
+            values |= per_label_auc(pl_module, logits, targets, split="train")
         _log(trainer, values, self.keeper.progress.total)
 
 

@@ -16,8 +16,8 @@ import torch
 from headrace.errors import Interrupted, TrainingStopped
 from headrace.train.checkpoints import AtomicCheckpoints, Best, checkpoint_file, clean, write_best
 from headrace.train.curve import Curve
-from headrace.train.module import ClassifierModule
 from headrace.train.signals import Signals
+from headrace.train.stepped import SteppedModule
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +42,33 @@ class Progress:
     epoch_s: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: Curve = field(default_factory=Curve)
+    begun: list[list[int]] = field(default_factory=lambda: [[0, 0]])  # of each stage so far: first epoch, first step
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Progress:
         """Rebuild it from a checkpoint."""
         best = values.get("best")
         return cls(**{**values, "best": Best(**best) if best else None, "curve": Curve(**values.get("curve", {}))})
+
+    @property
+    def stage(self) -> int:
+        """The stage that is running, from 0."""
+        return len(self.begun) - 1
+
+    @property
+    def first_step(self) -> int:
+        """The global step at which the running stage began."""
+        return self.begun[-1][1]
+
+    @property
+    def n_stage_epochs(self) -> int:
+        """Whole epochs of the running stage that are behind us."""
+        return self.epoch - self.begun[-1][0]
+
+    def begin_stage(self) -> None:
+        """Go on to the next stage; what early stopping waited for begins anew, the best stays the best of all."""
+        self.begun.append([self.epoch, self.total])
+        self.waited, self.early_best, self.is_over = 0, None, False
 
 
 @dataclass(frozen=True)
@@ -77,6 +98,7 @@ class Keeper(lightning.Callback):
         every_s: Seconds between checkpoints inside an epoch.
         signals: Tells whether somebody asked the process to stop.
         told: Called after each save and epoch with the progress, for `status.json`.
+        n_stages: How many stages the whole training has.
     """
 
     def __init__(
@@ -88,6 +110,7 @@ class Keeper(lightning.Callback):
         every_s: float,
         signals: Signals,
         told: Callable[[str, Progress], None],
+        n_stages: int = 1,
     ) -> None:
         self.folder = folder
         self.goal = goal
@@ -95,6 +118,7 @@ class Keeper(lightning.Callback):
         self.every_s = every_s
         self.signals = signals
         self.told = told
+        self.n_stages = n_stages
         self.progress = Progress()
         self.restored: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
@@ -103,16 +127,19 @@ class Keeper(lightning.Callback):
 
     # -- restart --------------------------------------------------------------------------------------------------
 
-    def restore(self, trainer: lightning.Trainer, module: ClassifierModule, checkpoint: dict[str, Any]) -> None:
+    def restore(self, module: SteppedModule, checkpoint: dict[str, Any], *, rank: int) -> None:
         """Put weights and counters back; the optimizer follows when Lightning has made it."""
         module.load_state_dict(checkpoint["state_dict"])
-        state = checkpoint[STATE]
-        self.progress = Progress.of(state["progress"])
-        if trainer.is_global_zero:  # the file holds what all processes have seen
-            module.put_seen(state["seen_logits"], state["seen_targets"])
+        state = dict(checkpoint[STATE])
+        self.progress = Progress.of(state.pop("progress"))
+        module.put_state(state, rank=rank)
         self.restored = checkpoint
         self._saved_step = self.progress.total
-        put_counters(trainer, epoch=self.progress.epoch, step=self.progress.total)
+
+    def begin_stage(self) -> None:
+        """Go on to the next stage; its optimizer is a new one."""
+        self.progress.begin_stage()
+        self.restored = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put the optimizer's state back."""
@@ -197,7 +224,7 @@ class Keeper(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the best weights; count epochs without improvement."""
-        if trainer.sanity_checking or not isinstance(pl_module, ClassifierModule):
+        if trainer.sanity_checking or not isinstance(pl_module, SteppedModule):
             return
         if not math.isfinite(pl_module.valid_metrics.get("loss", 0.0)):
             raise TrainingStopped(
@@ -218,7 +245,7 @@ class Keeper(lightning.Callback):
             return True
         return value > best.value if self.goal.larger_is_better else value < best.value
 
-    def _keep_best(self, trainer: lightning.Trainer, module: ClassifierModule, value: float) -> None:
+    def _keep_best(self, trainer: lightning.Trainer, module: SteppedModule, value: float) -> None:
         progress = self.progress
         best = None
         if trainer.is_global_zero:
@@ -229,7 +256,7 @@ class Keeper(lightning.Callback):
             best = shared[0]
         progress.best = best
 
-    def keep_last(self, trainer: lightning.Trainer, module: ClassifierModule) -> None:
+    def keep_last(self, trainer: lightning.Trainer, module: SteppedModule) -> None:
         """Keep the weights as they are: there was no validation to choose by."""
         self._keep_best(trainer, module, float(module.valid_metrics.get(self.goal.monitor, 0.0)))
 
@@ -251,31 +278,33 @@ class Keeper(lightning.Callback):
         """Close the epoch and save: the next start begins with the next epoch."""
         if self.progress.step == 0:
             return
-        if not isinstance(pl_module, ClassifierModule):
+        if not isinstance(pl_module, SteppedModule):
             return
         if self._is_whole(trainer, pl_module):
             self.finish_epoch(trainer, pl_module)
         else:  # max_steps or max_time ended it in mid-epoch
             self.save(trainer, pl_module, required=True)
 
-    def _is_whole(self, trainer: lightning.Trainer, module: ClassifierModule) -> bool:
+    def _is_whole(self, trainer: lightning.Trainer, module: SteppedModule) -> bool:
         return self.progress.step >= module.steps_per_epoch
 
-    def finish_epoch(self, trainer: lightning.Trainer, module: ClassifierModule) -> None:
+    def finish_epoch(self, trainer: lightning.Trainer, module: SteppedModule) -> None:
         """Write the epoch's line into the history and move to the next epoch."""
         progress = self.progress
         record: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.total, "seconds": progress.epoch_s}
         record["train_loss"] = progress.loss_sum / max(1, progress.loss_texts)
         record["learning_rate"] = module.rate_at(progress.total - 1)
         record["valid"] = dict(module.valid_metrics)
-        record["train"] = module.measure_seen()
+        record["train"] = module.epoch_metrics()
+        if self.n_stages > 1:
+            record["stage"] = progress.stage + 1
         progress.history.append(record)
         progress.epoch += 1
         progress.step = 0
         progress.loss_sum, progress.loss_texts, progress.epoch_s = 0.0, 0, 0.0
         self.told("epoch", progress)
         if trainer.optimizers:
-            self.save(trainer, module, required=progress.epoch >= module.stage.epochs)
+            self.save(trainer, module, required=progress.n_stage_epochs >= module.stage.epochs)
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -303,8 +332,7 @@ class Keeper(lightning.Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add our progress to Lightning's checkpoint."""
-        logits, targets = pl_module.seen_by_all()
-        checkpoint[STATE] = {"progress": asdict(self.progress), "seen_logits": logits, "seen_targets": targets}
+        checkpoint[STATE] = {"progress": asdict(self.progress), **pl_module.kept_state()}
 
 
 def put_counters(trainer: lightning.Trainer, *, epoch: int, step: int) -> None:

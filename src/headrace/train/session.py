@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from headrace.errors import DataError, HeadraceError, Interrupted, ModelError, RecipeError, RunError, TrainingStopped
-from headrace.files import cache_folder, write_json
+from headrace.files import cache_folder
 from headrace.head import CLASSICAL
-from headrace.recipe.schema import RecipeValues
-from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
+from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.classical import fit_classical_head
 from headrace.train.data import TextDataModule
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Prepared
-from headrace.train.progress import Curves, Echo, ProgressLines
-from headrace.train.resume import Goal, Keeper, Progress, put_counters
+from headrace.train.resume import Goal
 from headrace.train.run import RunFolder
-from headrace.train.sample import Sample
 from headrace.train.signals import Signals
-from headrace.train.stages import Stage
-from headrace.train.trainer import (
-    build_loggers,
-    build_trainer,
-    n_devices,
-    resolved_precision,
-)
+from headrace.train.trainer import n_devices
+from headrace.train.training import Training
 
 
-@dataclass
-class Session:
-    """What one training run needs, as plain objects."""
+@dataclass(kw_only=True)
+class Session(Training):
+    """The training of a classifier on prepared rows."""
 
-    recipe: RecipeValues
     prepared: Prepared
-    folder: RunFolder
-    signals: Signals
-    say: Echo
     cache: Path = field(default_factory=cache_folder)
 
     @cached_property
@@ -60,8 +44,8 @@ class Session:
             self.prepared.labels.names,
             task=values.task,
             head=values.head.model_dump(),
-            stage=self.stage.as_dict(),
-            loss=loss_weights(values, self.prepared),
+            stage=self.stages[0].as_dict(),
+            loss=loss_weights(self.phases[0], self.prepared),
             seed=values.seed,
         )
         longest = module.model.backbone.max_tokens
@@ -73,36 +57,6 @@ class Session:
             )
         return module
 
-    @property
-    def stage(self) -> Stage:
-        """The one stage of training: all groups."""
-        fit = self.recipe.fit
-        return Stage(
-            epochs=fit.epochs,
-            learning_rate=fit.learning_rate,
-            layer_decay=fit.layer_decay,
-            optimizer=fit.optimizer,
-            weight_decay=fit.weight_decay,
-            schedule=fit.schedule,
-            warmup=fit.warmup,
-            gradient_clip=fit.gradient_clip,
-        )
-
-    @property
-    def limits(self) -> dict[str, Any]:
-        """What may end training before its last epoch, and may be another value next time."""
-        found = {name: self.recipe.trainer.get(name) for name in ("max_steps", "max_time")}
-        return {name: value for name, value in found.items() if value is not None}
-
-    @cached_property
-    def initial_sha256(self) -> str:
-        """sha256 over the initial weights, so that a run never goes on from another model."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
     @cached_property
     def packs(self) -> bool:
         """Whether a CPU's training lays texts end to end: tried on the model, which is left as it was."""
@@ -111,11 +65,6 @@ class Session:
         packs = backbone.packs
         backbone.end_training()
         return packs
-
-    @cached_property
-    def initial_sample(self) -> Sample:
-        """Some of the initial weights; asked for before training, it tells afterwards what has learnt."""
-        return Sample.of(self.module.model)
 
     @property
     def is_classical(self) -> bool:
@@ -131,149 +80,54 @@ class Session:
         """
         if self.result() is not None:
             return
-        self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
         if self.is_classical:
+            self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
             fit_classical_head(self)
         elif n_devices(self.recipe.trainer) > 1 and "LOCAL_RANK" not in os.environ:
             self._launch(n_devices(self.recipe.trainer))
         else:
             self.train_in_this_process()
 
-    def result(self) -> Progress | None:
-        """Return where a finished training ended, or None; one that a limit ended goes on under another limit."""
-        path = self.folder.path / "training.json"
-        if not path.is_file():
-            return None
-        written = json.loads(path.read_text("utf-8"))
-        limits = written.pop("ended_by", {})
-        progress = Progress.of(written)
-        is_whole = progress.is_over or progress.epoch >= self.recipe.fit.epochs
-        return progress if is_whole or (limits and limits == self.limits) else None
+    # -- one stage of it --------------------------------------------------------------------------------------------
 
-    def write_result(self, progress: Progress) -> None:
-        """Say that training is over."""
-        write_json(self.folder.path / "training.json", {**asdict(progress), "ended_by": self.limits})
-
-    # -- in this process ------------------------------------------------------------------------------------------
-
-    def _goal(self) -> Goal:
+    def goal(self, phase: TrainSettings) -> Goal:
+        """Return what is watched on validation in a stage."""
         from headrace.train.fit import early_stopping, monitored
 
         name, larger = monitored(self.recipe)
-        stop = early_stopping(self.recipe)
-        setting = self.recipe.fit.early_stopping
+        setting = phase.early_stopping
+        stop = early_stopping(self.recipe, phase)
         if stop is None or setting is None:
             return Goal(name, larger)
         return Goal(name, larger, setting.patience, setting.min_delta, *stop)
 
-    def data(self) -> TextDataModule:
-        """Return the data module over the prepared rows."""
-        fit = self.recipe.fit
+    def data(self, phase: TrainSettings | None = None) -> TextDataModule:
+        """Return the data module over the prepared rows, as a stage has it; by default the first."""
+        phase = phase or self.phases[0]
         data = TextDataModule.of(
             self.prepared,
             seed=self.recipe.seed,
-            batch_size=fit.batch_size,
-            sampler=fit.sampler,
-            micro_batch=fit.micro_batch,
-            accumulate=fit.accumulate,
+            batch_size=self.recipe.fit.batch_size,
+            sampler=phase.sampler,
+            micro_batch=phase.micro_batch,
+            accumulate=phase.accumulate,
         )
         data.limit_steps = self.recipe.trainer.get("limit_train_batches")
         return data
 
-    def train_in_this_process(self) -> None:
-        """Train as this process's part of the run; the only process, or one rank of several."""
-        values = self.recipe
-        data = self.data()
-        checkpoints = AtomicCheckpoints()
-        keeper = Keeper(
-            self.folder.checkpoints,
-            self._goal(),
-            checkpoints=checkpoints,
-            every_s=values.fit.checkpoint_every_s,
-            signals=self.signals,
-            told=self._told,
-        )
-        precision, why = resolved_precision(
-            values.fit.precision, accelerator=str(values.trainer.get("accelerator", "auto"))
-        )
-        n_steps = data.steps_per_epoch * values.fit.epochs
-        lines = ProgressLines(keeper, self._say_once, n_steps=n_steps)
-        self._lines = lines
-        trainer = build_trainer(
-            self.folder.path,
-            values.trainer,
-            epochs=values.fit.epochs,
-            precision=precision,
-            callbacks=[keeper, lines, Curves(keeper, every_steps=int(values.trainer.get("log_every_n_steps", 10)))],
-            loggers=build_loggers(values.logger, self.folder.path),
-            profiler=values.profiler,
-            plugins=[checkpoints],
-        )
-        checkpoint = newest_checkpoint(self.folder.checkpoints, say=self._say_once)
-        if checkpoint is None:
-            self._say_once(f"training {n_steps} steps in {precision} ({why})")
-        else:
-            keeper.restore(trainer, self.module, checkpoint)
-            lines.skip_said()
-            self._say_once(f"resumed at step {keeper.progress.total} of {n_steps}")
-        self._told("begin", keeper.progress, n_steps=n_steps, resumed_at=keeper.progress.total)
-        with self.signals.training():
-            try:
-                self._run(trainer, data, keeper)
-            except TrainingStopped as error:
-                raise self._with_lines(error) from error
-        progress = keeper.progress
-        is_whole = progress.epoch >= values.fit.epochs or progress.is_over
-        if is_whole or self.limits:
-            if not is_whole:
-                ended_by = ", ".join(f"trainer.{name}" for name in self.limits)
-                self._say_once(f"stopped by {ended_by} at step {progress.total}; a larger one goes on from here")
-            if progress.best is None:  # no validation to choose by
-                keeper.keep_last(trainer, self.module)
-            if trainer.is_global_zero:
-                self.write_result(progress)
-        if self.signals.received:  # it came after the last step that looks for it
-            keeper.stop(self.signals.received)
+    def prepare_stage(self, phase: TrainSettings) -> None:
+        """Give the loss the stage's weights and smoothing."""
+        from headrace.train.fit import loss_weights
 
-    def _with_lines(self, error: TrainingStopped) -> TrainingStopped:
+        self.module.weigh(loss_weights(phase, self.prepared))
+
+    def explained(self, error: TrainingStopped) -> TrainingStopped:
         """Return the error with the rows' places in the file instead of their positions."""
         if not error.rows:
             return error
         places = ", ".join(self.prepared.train.examples.where(row) for row in error.rows)
         before = (error.where or "").split(", positions")[0]
         return TrainingStopped(error.what, where=f"{before}, rows {places}", next=error.next)
-
-    def _run(self, trainer: Any, data: TextDataModule, keeper: Keeper) -> None:
-        module = self.module
-        module.model.train()
-        module.keeps_seen = True
-        if trainer.strategy.root_device.type == "cpu":
-            module.model.backbone.train_on_cpu()
-            data.packs = module.model.backbone.packs
-        epochs = self.recipe.fit.epochs
-        data.trainer = trainer
-        if keeper.progress.step >= data.steps_per_epoch:
-            # The last step of an epoch was saved and its validation was not: do that first.
-            trainer.validate(module, datamodule=data, verbose=False)
-            module.model.train()
-            keeper.finish_epoch(trainer, module)
-            put_counters(trainer, epoch=keeper.progress.epoch, step=keeper.progress.total)
-        data.first = (keeper.progress.epoch, keeper.progress.step)
-        at_max = 0 < trainer.max_steps <= keeper.progress.total
-        if keeper.progress.epoch < epochs and not keeper.progress.is_over and not at_max:
-            trainer.fit(module, datamodule=data)
-
-    def _told(self, event: str, progress: Progress, **extra: Any) -> None:
-        if int(os.environ.get("RANK", "0")) != 0:
-            return
-        saved = {"saved_step": progress.total} if event == "save" else {}
-        self.folder.set_status("training", epoch=progress.epoch, step=progress.total, **saved, **extra)
-        if event == "epoch" and hasattr(self, "_lines"):
-            self._lines.say_epochs()
-
-    def _say_once(self, line: str) -> None:
-        if int(os.environ.get("RANK", "0")) == 0:
-            self.say(line)
 
     # -- in several processes -------------------------------------------------------------------------------------
 
@@ -317,6 +171,15 @@ class Session:
                 if self.signals.received and not forwarded:
                     child.send_signal(self.signals.received)
                     forwarded = True
+
+
+def untrained(values: RecipeValues, prepared: Prepared) -> Session:
+    """Return the session of a recipe that has no folder: to count its steps, and to look at its model."""
+
+    def silent(line: str) -> None:
+        """Nobody reads along."""
+
+    return Session(recipe=values, prepared=prepared, folder=RunFolder(Path()), signals=Signals(), say=silent)
 
 
 def _worker_failure(file: Path, code: int) -> Exception:

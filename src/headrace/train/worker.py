@@ -25,7 +25,10 @@ def work(path: Path) -> int:
         with signals.watched():
             recipe = load_recipe(folder.recipe)
             prepared = prepare(data_plan(recipe.values))
-            Session(recipe.values, prepared, folder, signals, say_to_stderr).train_in_this_process()
+            training = Session(
+                recipe=recipe.values, prepared=prepared, folder=folder, signals=signals, say=say_to_stderr
+            )
+            training.train_in_this_process()
     except HeadraceError as error:
         write_json(path / "worker_error.json", {**error.as_dict(), "exit_code": error.exit_code})
         say_to_stderr(f"rank {rank}: {error}")

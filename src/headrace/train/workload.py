@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +13,8 @@ from headrace.predict import MAX_TEXTS, MAX_TOKENS_CPU
 from headrace.recipe.schema import RecipeValues
 from headrace.text.batch import batches_by_length
 from headrace.train.data import GPU_PASS_TOKENS, VALID_BATCH_TEXTS, VALID_BATCH_TOKENS
-from headrace.train.fit import say_to_stderr
 from headrace.train.prepare import Part, Prepared
-from headrace.train.run import RunFolder
-from headrace.train.session import Session
-from headrace.train.signals import Signals
+from headrace.train.session import Session, untrained
 
 #: Of a probe: these steps are taken in any case; the first warms up and does not count.
 N_REQUIRED = 3
@@ -123,7 +119,7 @@ def workload(values: RecipeValues, prepared: Prepared, *, packs: bool | None = N
         prepared: Its data.
         packs: Whether training lays texts end to end; None asks the model, which loads it.
     """
-    session = Session(values, prepared, RunFolder(Path()), Signals(), say_to_stderr)
+    session = untrained(values, prepared)
     if packs is not None:
         session.packs = packs
     part, evaluated = prepared.train, [one for one in (prepared.valid, prepared.test) if one is not None]

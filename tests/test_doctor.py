@@ -49,7 +49,6 @@ HEALTHY = Facts(
     learning_rate=2e-5,
     layer_decay=1.0,
     changes={"embeddings": 0.01, "layer 1": 0.02, "head": 0.4},
-    gradients={"embeddings": 0.5, "layer 1": 1.0, "head": 2.0},
     figure=Interval(0.9, 0.887, 0.913, "wilson"),
     majority=0.5,
     verdict={"winner": "a", "sentence": "A is better by 3 points"},
@@ -118,7 +117,6 @@ SICK: dict[str, list[Facts]] = {
     ],
     "frozen_head": [
         replace(HEALTHY, changes={**HEALTHY.changes, "head": 0.0}),
-        replace(HEALTHY, gradients={**HEALTHY.gradients, "head": 0.0}),
     ],
     "frozen_backbone": [
         replace(HEALTHY, changes={"embeddings": 0.0, "layer 1": 0.0, "head": 0.4}),
@@ -209,7 +207,7 @@ def test_a_little_more_loss_after_the_best_epoch_is_no_overfitting() -> None:
 
 def test_what_was_meant_to_stay_is_no_fault() -> None:
     still = {"embeddings": 0.0, "layer 1": 0.0, "head": 0.0}
-    assert diagnose(replace(HEALTHY, changes=still, gradients={}, fixed=frozenset(still))) == []
+    assert diagnose(replace(HEALTHY, changes=still, fixed=frozenset(still))) == []
 
 
 def test_lopsided_labels_make_a_lopsided_answer_no_fault() -> None:

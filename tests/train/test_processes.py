@@ -87,3 +87,23 @@ def test_a_signal_stops_two_processes_at_one_step_and_they_go_on_from_it(tmp_pat
     again = fit_by_command(settings, stopped)
     assert f"resumed at step {status['saved_step']}" in again
     assert weights(stopped) == weights(undisturbed)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    settings = recipe(
+        write_csv(tmp_path / "train.csv", rows(67)),
+        tiny_folder(tmp_path),
+        backbone__dropout=0.0,
+        head__dropout=0.0,
+        fit__learning_rate=2e-5,
+        trainer__accelerator="cpu",
+    )
+    one, changed = tmp_path / "one", tmp_path / "changed"
+    fit_by_command(settings, one)
+    fit_by_command(settings, changed, "--set", "trainer.max_steps=9")
+    said = fit_by_command(settings, changed, "--set", "trainer.devices=2")
+    assert "resumed at step 9" in said
+    assert training(one)["total"] == training(changed)["total"]
+    mine, theirs = (load_file(str(folder / "bundle" / "model.safetensors")) for folder in (one, changed))
+    apart = {name: float((mine[name] - theirs[name]).abs().max()) for name in mine if not name.endswith("key.bias")}
+    assert max(apart.values()) <= 2e-6, apart

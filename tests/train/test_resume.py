@@ -381,7 +381,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_rows_and_rate(
     assert "is not a finite number at step" in caught.value.what
     assert "learning rate 1e+30" in str(caught.value.where)
     assert f"rows {train_file}:" in str(caught.value.where)
-    assert RunFolder(tmp_path / "run").status()["state"] == "stopped"
+    status = RunFolder(tmp_path / "run").status()
+    assert status["state"] == "stopped"
+    assert [one["code"] for one in status["diagnoses"]] == ["not_finite"]
+    assert status["diagnoses"][0]["next"].startswith("--set fit.learning_rate=3.3e+29, ")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from logging import getLogger
 
 from headrace.doctor import answers, training
 from headrace.doctor.facts import SEVERITIES, Diagnosis, Facts
+
+logger = getLogger(__name__)
 
 #: Each looks at one thing and returns a Diagnosis or None; of equal severity the earlier is said first.
 CHECKS: tuple[Callable[[Facts], Diagnosis | None], ...] = (
@@ -36,5 +39,6 @@ def diagnose(facts: Facts) -> list[Diagnosis]:
 def _asked(check: Callable[[Facts], Diagnosis | None], facts: Facts) -> Diagnosis | None:
     try:
         return check(facts)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        logger.debug("%s has no answer: %r", check.__name__, error)
         return None  # a run is finished and good without advice; advice must not spoil it

@@ -55,7 +55,6 @@ class Facts:
         curve: `loss` and `norm` (of the gradient) over the steps, as in report.json's `training_curve`.
         learning_rate: Peak rate of the top group; `layer_decay` its factor for each group further down.
         changes: Parameter group -> norm of the change of its weights / norm of the weights before training.
-        gradients: Parameter group -> norm of its gradient, the largest that was seen.
         fixed: Groups that were meant to stay as they were.
         figure: The headline metric on the evaluated rows, called `figure_name`; `majority` is that of always giving the
             same answer. Larger is better.
@@ -79,7 +78,6 @@ class Facts:
     learning_rate: float | None = None
     layer_decay: float | None = None
     changes: Mapping[str, float] = field(default_factory=dict)
-    gradients: Mapping[str, float] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     figure: Interval | None = None
     figure_name: str = "accuracy"

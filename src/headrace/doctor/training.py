@@ -176,7 +176,7 @@ def frozen_backbone(facts: Facts) -> Diagnosis | None:
     still = [name for name in _unmoved(facts) if name != HEAD and name not in facts.fixed]
     if not still:
         return None
-    all_of_it = len(still) == sum(name != HEAD for name in {*facts.changes, *facts.gradients})
+    all_of_it = len(still) == sum(name != HEAD for name in facts.changes)
     shown = ", ".join(still[:5]) + (f" and {len(still) - 5} more" if len(still) > 5 else "")
     part = "the backbone" if all_of_it else f"{len(still)} groups of the backbone"
     return Diagnosis(
@@ -189,9 +189,7 @@ def frozen_backbone(facts: Facts) -> Diagnosis | None:
 
 
 def _unmoved(facts: Facts) -> list[str]:
-    still = [name for name, change in facts.changes.items() if abs(change) < _NO_CHANGE]
-    # weight decay alone moves weights that no gradient reaches
-    return still + [name for name, norm in facts.gradients.items() if norm == 0 and name not in still]
+    return [name for name, change in facts.changes.items() if abs(change) < _NO_CHANGE]
 
 
 def _signed(facts: Facts, split: str) -> np.ndarray:

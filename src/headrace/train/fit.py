@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 from headrace.data.audit import Finding
 from headrace.data.balance import class_weights, pos_weight
 from headrace.data.read import Columns
+from headrace.doctor import Facts, diagnose
 from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingStopped
 from headrace.evaluation import Evaluation
 from headrace.files import write_json, write_text
@@ -25,23 +25,18 @@ from headrace.metrics import METRICS
 from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
 from headrace.recipe import Recipe, load_recipe
-from headrace.recipe.places import flat
 from headrace.recipe.schema import RecipeValues, TrainSettings
-from headrace.tables import write_rows
 from headrace.train.given import with_sources
 from headrace.train.prepare import DataPlan, Prepared, prepare
 from headrace.train.progress import Echo, duration
-from headrace.train.run import FREE_KEYS, REEVALUATED_KEYS, RunFolder, default_folder, part_of
+from headrace.train.run import RunFolder, default_folder
 from headrace.train.signals import Signals
+from headrace.train.standing import FORECAST, clear, evaluated_so, identity, marks, report_of, write_bad_rows
 
 if TYPE_CHECKING:
     from headrace.train.session import Session
 
 logger = logging.getLogger(__name__)
-
-FORECAST = "forecast.json"
-# Where a file lies does not matter to a run, what it holds does: that is in the fingerprints.
-_PLACES = {("data", name) for name in ("train", "valid", "test", "url", "sha256")}
 
 
 @dataclass(frozen=True)
@@ -107,18 +102,23 @@ def fit(
             )
             return _fit(resolved, folder, signals, say, force=force, strict=strict)
         except BaseException as error:
-            _tell_status(folder, error)
+            _tell_status(folder, error, resolved.values, say)
             raise
 
 
-def _tell_status(folder: RunFolder, error: BaseException) -> None:
-    """Write what ended the run; a call that was refused before it touched the run leaves the status alone."""
+def _tell_status(folder: RunFolder, error: BaseException, values: RecipeValues, say: Echo) -> None:
+    """Write what ended the run, and what the doctor thinks of it; a call that was refused before it touched the run leaves the status alone."""
     if folder.status().get("state") not in ("preparing", "training", "evaluating"):
         return
     if isinstance(error, Interrupted | KeyboardInterrupt):
         folder.set_status("interrupted")
     elif isinstance(error, TrainingStopped):
-        folder.set_status("stopped", **error.as_dict())
+        rate = max(phase.learning_rate for phase in values.fit.phases)
+        diagnoses = diagnose(Facts(stopped=error.what, learning_rate=rate))
+        for one in diagnoses:
+            say(f"doctor: {one.what}")
+            say(f"  next: {one.next}")
+        folder.set_status("stopped", **error.as_dict(), diagnoses=[one.as_dict() for one in diagnoses])
     elif isinstance(error, HeadraceError):
         folder.set_status("failed", **error.as_dict())
     else:
@@ -147,24 +147,24 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     from headrace.train.session import Session
 
     session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
-    identity = _identity(values, prepared, session.initial_sha256)
+    own = identity(values, prepared.fingerprints(), session.initial_sha256)
     _ = session.initial_sample  # taken now: afterwards the weights have moved
     if force:
-        _clear(folder)
-    folder.refuse_other(identity)
-    report, ended = _report_of(folder), session.result()
-    is_done = report is not None and ended is not None and _evaluated_so(values, report)
+        clear(folder)
+    folder.refuse_other(own)
+    report, ended = report_of(folder), session.result()
+    is_done = report is not None and ended is not None and evaluated_so(values, report)
     if ended is not None and ended.best is not None and not is_done:
         best_file(folder.checkpoints, ended.best)  # without it a finished run stays as it is
-    folder.set_identity(identity)
+    folder.set_identity(own)
     write_text(folder.recipe, recipe.to_yaml())
-    write_json(folder.path / "sources.json", _marks(values))
+    write_json(folder.path / "sources.json", marks(values))
     if report is not None and is_done:
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
 
     folder.set_status("preparing")
-    _write_bad_rows(folder, prepared)
+    write_bad_rows(folder, prepared.bad_rows)
     expected = _forecast(session)
     session.train()
     folder.set_status("evaluating")
@@ -210,63 +210,18 @@ def _stop_at_findings(findings: Iterable[Finding], *, strict: bool) -> None:
         )
 
 
-def _report_of(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the report of a run that was finished with everything in its place, or None."""
-    if folder.status().get("state") != "finished" or not folder.bundle.is_dir():
-        return None
-    try:
-        report: dict[str, Any] = json.loads((folder.path / "report.json").read_text("utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
-    return report
-
-
-def _evaluated_so(values: RecipeValues, report: Mapping[str, Any]) -> bool:
-    """Return whether the report was made with the same settings of the evaluation."""
-    now, then = flat(values.model_dump(mode="json")), flat(dict(report["recipe"]))
-    return all(now.get(path) == then.get(path) for path in {*now, *then} if part_of(path, REEVALUATED_KEYS))
-
-
 def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
     """Return the finished run if recipe and files are the very same, without reading data or model again."""
-    report = _report_of(folder)
+    report = report_of(folder)
     try:
         same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
-        marks = json.loads((folder.path / "sources.json").read_text("utf-8"))
+        kept = json.loads((folder.path / "sources.json").read_text("utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-    if report is None or not same or marks != _marks(recipe.values) or not _evaluated_so(recipe.values, report):
+    if report is None or not same or kept != marks(recipe.values) or not evaluated_so(recipe.values, report):
         return None
     findings = tuple(Finding(**{**found, "where": tuple(found["where"])}) for found in report["findings"])
     return Run(folder.path, folder.bundle, Evaluation.from_dict(report), findings, report["timing"], True)
-
-
-def _marks(values: RecipeValues) -> dict[str, Any]:
-    """Return size and time of each data file: while they stay, its content need not be read to know it again."""
-    named = [value for value in (values.data.train, values.data.valid, values.data.test) if value]
-    paths = [Path(value) for value in named if not value.endswith("%") and not value.startswith("hub:")]
-    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None for path in paths}
-
-
-def _clear(folder: RunFolder) -> None:
-    for name in ("checkpoints", "bundle", "tensorboard", "csv"):
-        path = folder.path / name
-        if path.is_symlink():
-            path.unlink()
-        elif path.is_dir():
-            shutil.rmtree(path)
-    names = (
-        "run.json",
-        "status.json",
-        FORECAST,
-        "report.html",
-        "training.json",
-        "report.json",
-        "errors.csv",
-        "predictions.parquet",
-    )
-    for name in (*names, "sources.json", "bad_rows.jsonl", "worker_error.json"):
-        (folder.path / name).unlink(missing_ok=True)
 
 
 # -- from the recipe to plain values ------------------------------------------------------------------------------
@@ -372,16 +327,6 @@ def _by_label(weights: Mapping[str, float], names: tuple[str, ...], where: str) 
     return [float(weights.get(name, 1.0)) for name in names]
 
 
-def _identity(values: RecipeValues, prepared: Prepared, model_sha256: str) -> dict[str, Any]:
-    leaves = flat(values.model_dump(mode="json"))
-    fixed = {path: value for path, value in leaves.items() if not part_of(path, FREE_KEYS | _PLACES)}
-    kept = {path: value for path, value in fixed.items() if value != {}}  # `trainer:` without a key that is not free
-    identity = {".".join(map(str, path)): value for path, value in kept.items()}
-    identity |= {f"content of {name}": value for name, value in prepared.fingerprints().items()}
-    identity["initial weights"] = model_sha256
-    return identity
-
-
 # -- what a person sees -------------------------------------------------------------------------------------------
 
 
@@ -408,9 +353,3 @@ def _counts_line(prepared: Prepared) -> str:
     full = np.asarray(prepared.train.store.full_lengths)[prepared.train.rows]
     cut = float((full > lengths).mean())
     return f"{parts} rows; {len(prepared.labels)} labels; {lengths.mean():.0f} tokens a text, {cut:.1%} cut"
-
-
-def _write_bad_rows(folder: RunFolder, prepared: Prepared) -> None:
-    if prepared.bad_rows:
-        rows = [(bad.where, bad.reason, bad.content) for bad in prepared.bad_rows]
-        write_rows(folder.path / "bad_rows.jsonl", {"where": str, "reason": str, "content": str}, rows)

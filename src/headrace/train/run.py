@@ -28,6 +28,8 @@ FREE_KEYS = REEVALUATED_KEYS | {
     ("profiler",),
     ("fit", "checkpoint_every_s"),
     ("data", "allow"),
+    # The rows of a step are the same for any number of processes; their sums are rounded in another order.
+    ("trainer", "devices"),
     ("trainer", "max_steps"),
     ("trainer", "max_time"),
     ("trainer", "enable_progress_bar"),

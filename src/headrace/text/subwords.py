@@ -139,6 +139,13 @@ class Subwords:
         return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values())) + 1
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that stand for no piece of text: what begins, separates, ends, pads or masks, and the unknown."""
+        named = self._tokenizer.get_added_tokens_decoder().items()
+        own = {id for id in (self.pad_id, self.unk_id, self.mask_id) if id is not None}
+        return frozenset({int(id) for id, token in named if token.special} | own)
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over the tokenizer's content and settings; the order of keys in its file does not matter."""
         content = {"tokenizer": json.loads(self.to_json()), "settings": self.settings()}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from headrace.errors import RecipeError
-from headrace.head import Head, HeadSettings, fit_classical, pool_hidden
+from headrace.head import BatchNorm, Head, HeadSettings, UlmfitHead, fit_classical, pool_hidden, pooled_width
 
 HIDDEN = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]], [[-5.0, 6.0], [0.0, 0.0], [0.0, 0.0]]])
 MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
@@ -24,27 +25,35 @@ MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
         ("cls", [[1.0, -4.0], [-5.0, 6.0]]),
         ("mean", [[2.0, -3.0], [-5.0, 6.0]]),
         ("max", [[3.0, -2.0], [-5.0, 6.0]]),
+        ("concat", [[3.0, -2.0, 3.0, -2.0, 2.0, -3.0], [-5.0, 6.0, -5.0, 6.0, -5.0, 6.0]]),
     ],
 )
 def test_pooling_sees_real_tokens_only(pool, expected):
     assert pool_hidden(HIDDEN, MASK, pool).tolist() == expected
 
 
-@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_concat_takes_the_last_token_from_where_it_is_told():
+    pooled = pool_hidden(HIDDEN, MASK, "concat", last=torch.tensor([0, 0]))
+    assert pooled[0].tolist() == [1.0, -4.0, 3.0, -2.0, 2.0, -3.0]
+    assert pooled_width(2, "concat") == pooled.shape[1]
+    assert pooled_width(2, "mean") == 2
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "concat"])
 def test_a_text_without_tokens_pools_to_zeros_and_padding_may_be_nan(pool):
     hidden = HIDDEN.clone()
     hidden[0, 2] = torch.nan
     mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
     pooled = pool_hidden(hidden, mask, pool)
     assert torch.isfinite(pooled).all()
-    assert pooled[1].tolist() == [0.0, 0.0]
+    assert not pooled[1].any()
     assert pool_hidden(hidden.bfloat16(), mask, pool).dtype == torch.float32
 
 
 def test_an_unknown_pooling_is_answered_with_the_nearest():
     with pytest.raises(RecipeError) as caught:
         pool_hidden(HIDDEN, MASK, "meen")
-    assert caught.value.next == "did you mean 'mean'? available: cls, max, mean"
+    assert caught.value.next == "did you mean 'mean'? available: cls, concat, max, mean"
 
 
 def test_the_linear_head_is_dropout_and_one_layer():
@@ -72,6 +81,8 @@ def test_the_hidden_head_is_linear_relu_dropout_linear():
         ({"hidden": -1}, "a hidden layer of -1 is not possible"),
         ({"dropout": 1.0}, "a dropout of 1.0 is not in [0, 1)"),
         ({"name": "svm", "hidden": 8}, "the head 'svm' has no hidden layer of ours"),
+        ({"name": "ulmfit", "pool": "mean"}, "the head 'ulmfit' pools with concat, not mean"),
+        ({"name": "ulmfit", "hidden": 0}, "the head 'ulmfit' has a hidden layer"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, what):
@@ -80,6 +91,74 @@ def test_settings_that_cannot_be_are_refused(settings, what):
     assert caught.value.what == what
     assert caught.value.where.startswith("head: ")
     assert caught.value.next
+
+
+def test_what_is_not_given_is_the_default_of_the_head_that_is_named():
+    assert asdict(HeadSettings()) == {"name": "linear", "pool": "cls", "hidden": 0, "dropout": 0.1}
+    assert asdict(HeadSettings("ulmfit")) == {"name": "ulmfit", "pool": "concat", "hidden": 50, "dropout": 0.4}
+    changed = HeadSettings(name="ulmfit", hidden=20, dropout=0.0)
+    assert asdict(changed) == {"name": "ulmfit", "pool": "concat", "hidden": 20, "dropout": 0.0}
+    assert HeadSettings(**asdict(changed)) == replace(changed) == changed
+    with pytest.raises(FrozenInstanceError):
+        changed.hidden = 3
+
+
+def test_the_ulmfit_head_is_two_blocks_of_norm_dropout_linear():
+    torch.manual_seed(0)
+    head = UlmfitHead(6, 3, hidden=4, dropout=0.25).eval()
+    assert [type(module).__name__ for module in head.children()] == ["BatchNorm", "Dropout", "Linear"] * 2
+    assert (head.dropout.p, head.output_dropout.p) == (0.25, 0.1)
+    assert head.hidden.bias is None
+    assert head.output.bias is None
+    for norm in (head.norm, head.output_norm):
+        assert norm.bias.tolist() == pytest.approx([1e-3] * norm.num_features)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(5, 6)
+
+    def normalized(norm: BatchNorm, values: torch.Tensor) -> torch.Tensor:
+        return (values - norm.running_mean) / (norm.running_var + 1e-5).sqrt() * norm.weight + norm.bias
+
+    inner = (normalized(head.norm, x) @ head.hidden.weight.T).clamp(min=0)
+    torch.testing.assert_close(head(x), normalized(head.output_norm, inner) @ head.output.weight.T)
+
+
+def test_the_ulmfit_head_normalizes_a_training_batch_by_itself_and_remembers_it():
+    torch.manual_seed(0)
+    head = UlmfitHead(6, 3, dropout=0.0).train()
+    x = 5 + 3 * torch.randn(64, 6)
+    seen = []
+    head.hidden.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    head(x)
+    torch.testing.assert_close(seen[0].mean(dim=0), torch.full((6,), 1e-3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen[0].var(dim=0, correction=0), torch.ones(6), rtol=0, atol=1e-4)
+    torch.testing.assert_close(head.norm.running_mean, 0.1 * x.mean(dim=0))
+
+
+def test_a_training_batch_of_one_text_uses_the_running_statistics_and_leaves_them():
+    torch.manual_seed(0)
+    head = UlmfitHead(6, 3, dropout=0.0).train()
+    head.output_dropout.p = 0.0
+    for _ in range(20):
+        head(2 + torch.randn(16, 6))
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    x = torch.randn(1, 6)
+    logits = head(x)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
+    torch.testing.assert_close(logits, head.eval()(x))
+    assert head.train()(x[:0]).shape == (0, 3)
+
+
+def test_dropout_before_the_hidden_layer_has_the_given_rate():
+    torch.manual_seed(0)
+    head = UlmfitHead(50, 3, dropout=0.3).train()
+    seen = []
+    head.hidden.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    head(torch.randn(200, 50))
+    # 10,000 draws: five standard deviations are 0.023
+    assert abs((seen[0] == 0).double().mean().item() - 0.3) < 0.023
 
 
 def blobs(n_labels: int, n_rows: int = 240, width: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ PACKAGE = Path(headrace.__file__).parent
 
 #: From the ground up. Modules of one folder are one layer; what has no place here fails the test.
 ORDER = [
-    *("errors", "files", "plugins", "tables", "data", "text", "backbones", "tasks", "head", "model"),
+    *("errors", "files", "plugins", "tables", "data", "text", "backbones", "tasks", "head", "classifier", "model"),
     *("metrics", "intervals", "evaluation", "evaluate", "decide", "slices", "compare", "predict"),
     *("baseline", "mislabelled", "doctor", "explain"),
     *("report", "bundle", "similar", "recipe", "guess", "new", "sources", "apply", "train", "check", "demo"),

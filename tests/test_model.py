@@ -51,6 +51,8 @@ def load(folder: Path, head: HeadSettings | None = None, **settings) -> Classifi
         HeadSettings(),
         HeadSettings(pool="mean", hidden=16, dropout=0.3),
         HeadSettings(pool="max"),
+        HeadSettings(pool="concat"),
+        HeadSettings(name="ulmfit"),
         HeadSettings(pool="pooler"),
         HeadSettings(name="native"),
         HeadSettings(name="svm", pool="mean"),
@@ -236,3 +238,27 @@ def test_the_model_needs_no_lightning():
     import headrace.model
 
     assert not [name for name in vars(headrace.model) if "lightning" in name]
+
+
+@pytest.mark.parametrize(("head", "whole"), [("linear", False), ("ulmfit", True), ("native", False), ("svm", False)])
+def test_a_head_with_batch_norm_needs_all_texts_of_a_step_at_once(head, whole, encoders):
+    assert load(encoders["bert"], HeadSettings(head)).needs_whole_step is whole
+
+
+def test_concat_is_the_last_real_token_the_highest_and_the_mean_on_any_encoder(encoders):
+    ours = load(encoders["distilbert"], HeadSettings(pool="concat")).eval()
+    batch = make_batch([11, 7], pad_id=PAD_IDS["distilbert"], pad_to=15)
+    with torch.no_grad():
+        hidden, found = ours.hidden(batch), ours.embed(batch, "concat")
+    for row, length in enumerate([11, 7]):
+        real = hidden[row, :length]
+        expected = torch.cat([real[-1], real.max(dim=0).values, real.mean(dim=0)])
+        torch.testing.assert_close(found[row], expected)
+    assert ours.head.output.in_features == 3 * ours.backbone.width
+
+
+def test_a_setting_of_another_backbone_is_refused_with_what_there_is(encoders):
+    with pytest.raises(RecipeError) as caught:
+        load(encoders["bert"], drop_mult=0.5)
+    assert caught.value.what == "the backbone has no setting 'drop_mult'"
+    assert caught.value.next == "available: dropout, name, revision, weights"

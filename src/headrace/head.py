@@ -11,37 +11,57 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from headrace.errors import RecipeError, suggestion
 
 logger = getLogger(__name__)
 
-NAMES = ("linear", "native", "svm", "logistic")
+NAMES = ("linear", "ulmfit", "native", "svm", "logistic")
 CLASSICAL = ("svm", "logistic")
-POOLS = ("cls", "pooler", "mean", "max")
+# Their batch norm sees all texts of a step: it cannot go through in micro-batches.
+NORMALIZING = ("ulmfit",)
+POOLS = ("cls", "pooler", "mean", "max", "concat")
 # BERT's own spread for new layers: logits start near zero, whatever the width.
 _INITIAL_STD = 0.02
 # The logit of a label that the training rows never have: no finite score comes near it.
 _ABSENT_LOGIT = -1.0e4
+# fastai's: the hidden layer of a text classifier, the dropout before its last layer, the first value of a norm's bias.
+_ULMFIT_HIDDEN = 50
+_ULMFIT_DROPOUT = 0.4
+_ULMFIT_LAST_DROPOUT = 0.1
+_ULMFIT_NORM_BIAS = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class HeadSettings:
-    """What stands over the backbone.
+    """What stands over the backbone. What is not given is the default of the head that is named.
 
     Attributes:
-        name: `linear`; `native` (the family's own head); `svm` or `logistic` (scikit-learn on frozen features).
-        pool: `cls` (first token), `pooler` (the family's own), `mean` or `max` over the text's tokens.
-        hidden: Width of a hidden layer with ReLU; 0 for none.
-        dropout: Share dropped before the last layer, in [0, 1).
+        name: `linear`; `ulmfit` (two blocks with batch norm, over `concat`); `native` (the family's own head); `svm` or
+            `logistic` (scikit-learn on frozen features).
+        pool: `cls` (first token), `pooler` (the family's own), `mean` or `max` over the text's tokens, or `concat`:
+            [last token read, max, mean], three times as wide. `ulmfit` takes `concat` alone; the default is `cls`.
+        hidden: Width of a hidden layer with ReLU; 0 for none (default). Of `ulmfit` 50, and never 0.
+        dropout: Share dropped before the last layer, in [0, 1); 0.1 by default. Of `ulmfit` that before the hidden layer,
+            0.4 by default: fastai multiplies it with `drop_mult`, so with the backbone's drop_mult 0.5 say 0.2 here.
     """
 
-    name: str = "linear"
-    pool: str = "cls"
-    hidden: int = 0
-    dropout: float = 0.1
+    name: str
+    pool: str
+    hidden: int
+    dropout: float
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, name: str = "linear", pool: str | None = None, hidden: int | None = None, dropout: float | None = None
+    ) -> None:
+        own = head_defaults(name)
+        given = {"name": name, "pool": pool, "hidden": hidden, "dropout": dropout}
+        for key, value in given.items():
+            object.__setattr__(self, key, own[key] if value is None else value)
+        self._check()
+
+    def _check(self) -> None:
         if self.name not in NAMES:
             raise RecipeError(
                 f"there is no head {self.name!r}", where="head: name", next=suggestion(str(self.name), NAMES)
@@ -56,24 +76,51 @@ class HeadSettings:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise RecipeError(f"a dropout of {self.dropout} is not in [0, 1)", where="head: dropout", next="try 0.1")
-        if self.hidden and self.name != "linear":
+        if self.name == "ulmfit":
+            self._check_ulmfit()
+        elif self.hidden and self.name != "linear":
             raise RecipeError(
                 f"the head {self.name!r} has no hidden layer of ours",
                 where="head: hidden",
                 next="remove `hidden`, or use `head: {name: linear, hidden: …}`",
             )
 
+    def _check_ulmfit(self) -> None:
+        if self.pool != "concat":
+            raise RecipeError(
+                f"the head 'ulmfit' pools with concat, not {self.pool}", where="head: pool", next="remove `pool`"
+            )
+        if not self.hidden:
+            raise RecipeError(
+                "the head 'ulmfit' has a hidden layer", where="head: hidden", next="remove `hidden`: 50 is the default"
+            )
 
-def pool_hidden(hidden: Tensor, attention_mask: Tensor, pool: str) -> Tensor:
-    """Return one vector a text, [texts, width]; `mean` and `max` see real tokens only and compute in float32.
+
+def head_defaults(name: str) -> dict[str, Any]:
+    """Return pool, hidden and dropout of the head with this name where nothing is said of them; those of any other too."""
+    if name == "ulmfit":
+        return {"pool": "concat", "hidden": _ULMFIT_HIDDEN, "dropout": _ULMFIT_DROPOUT}
+    return {"pool": "cls", "hidden": 0, "dropout": 0.1}
+
+
+def pooled_width(width: int, pool: str) -> int:
+    """Return the size of a pooled vector, for hidden states of this size."""
+    return 3 * width if pool == "concat" else width
+
+
+def pool_hidden(hidden: Tensor, attention_mask: Tensor, pool: str, *, last: Tensor | None = None) -> Tensor:
+    """Return one vector a text, [texts, width]; all but `cls` see real tokens only and compute in float32.
 
     Args:
         hidden: Last hidden states, [texts, tokens, width].
-        attention_mask: [texts, tokens]; 1 for real tokens. A text without any gives zeros.
-        pool: `cls`, `mean` or `max`.
+        attention_mask: [texts, tokens]; 1 for the tokens to pool over. A text without any gives zeros.
+        pool: `cls`, `mean` or `max`, or `concat` for [last, max, mean], [texts, 3 x width].
+        last: [texts] int64, the place of each text's last token for `concat`; None for the last one in the mask.
 
     Raises:
         RecipeError: There is no such pooling.
+
+    Source: `concat` is Howard & Ruder 2018 (arXiv 1801.06146), section 3.3.
     """
     if pool == "cls":
         return hidden[:, 0]
@@ -84,7 +131,17 @@ def pool_hidden(hidden: Tensor, attention_mask: Tensor, pool: str) -> Tensor:
     if pool == "max":
         highest = hidden.float().masked_fill(~mask, -torch.inf).amax(dim=1)
         return torch.where(mask.any(dim=1), highest, 0.0)
-    raise RecipeError(f"there is no pooling {pool!r}", where="pool", next=suggestion(pool, ("cls", "mean", "max")))
+    if pool == "concat":
+        if last is None:
+            columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+            last = (columns * attention_mask.to(torch.bool)).amax(dim=1)
+        of_last = hidden[torch.arange(len(hidden), device=hidden.device), last].float()
+        of_last = torch.where(mask.any(dim=1), of_last, 0.0)
+        others = [pool_hidden(hidden, attention_mask, name) for name in ("max", "mean")]
+        return torch.cat([of_last, *others], dim=1)
+    raise RecipeError(
+        f"there is no pooling {pool!r}", where="pool", next=suggestion(pool, ("cls", "mean", "max", "concat"))
+    )
 
 
 class Head(nn.Module):
@@ -119,6 +176,56 @@ class Head(nn.Module):
         with torch.no_grad():
             self.output.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)))
             self.output.bias.copy_(torch.from_numpy(np.ascontiguousarray(bias, dtype=np.float32)))
+
+
+class UlmfitHead(nn.Module):
+    """BatchNorm-Dropout-Linear-ReLU, then BatchNorm-Dropout-Linear: fastai's head of a text classifier.
+
+    The linear layers have no bias, and the dropout before the last one is 0.1. In training a batch is normalized by its own
+    mean and variance, so a step must not be cut into micro-batches.
+
+    Args:
+        width: Size of what comes in.
+        n_labels: Number of logits.
+        hidden: Width of the hidden layer.
+        dropout: Share dropped before the hidden layer.
+
+    Source: Howard & Ruder 2018 (arXiv 1801.06146), section 3.3; the sizes and the order are fastai 2.8's.
+    """
+
+    def __init__(
+        self, width: int, n_labels: int, *, hidden: int = _ULMFIT_HIDDEN, dropout: float = _ULMFIT_DROPOUT
+    ) -> None:
+        super().__init__()
+        self.norm = BatchNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(width, hidden, bias=False)
+        self.output_norm = BatchNorm(hidden)
+        self.output_dropout = nn.Dropout(_ULMFIT_LAST_DROPOUT)
+        self.output = nn.Linear(hidden, n_labels, bias=False)
+        for norm in (self.norm, self.output_norm):
+            nn.init.constant_(norm.bias, _ULMFIT_NORM_BIAS)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Return logits, [texts, labels], of [texts, width]."""
+        inner = torch.relu(self.hidden(self.dropout(self.norm(pooled.float()))))
+        logits: Tensor = self.output(self.output_dropout(self.output_norm(inner.float())))
+        return logits
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over texts that takes a training batch of one text, or none: as in evaluation, by the running statistics.
+
+    One text has no variance. Its pass learns as any other, but leaves the running statistics as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return [texts, width], normalized."""
+        if self.training and len(input) < 2:
+            return functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(input)
 
 
 def fit_classical(

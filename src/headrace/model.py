@@ -1,118 +1,37 @@
-"""The Classifier: a backbone, a pooling and a head; its config builds it anew, a state dict fills it."""
+"""Makes a Classifier: over a pretrained backbone, or from a config, whose weights a state dict fills."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from torch import Tensor, nn
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from headrace import plugins
-from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
+from headrace.backbones._base import Backbone
+from headrace.classifier import BothWays, Classifier
 from headrace.data.examples import LabelSet
 from headrace.errors import ModelError, RecipeError
-from headrace.head import CLASSICAL, Head, HeadSettings, fit_classical, pool_hidden
-from headrace.text.batch import Batch
+from headrace.head import HeadSettings, fit_classical
 
 __all__ = ["Classifier", "HeadSettings", "build_classifier", "fit_classical", "load_classifier"]
 
 # The backbone whose names are hub ids and folders: what no backbone is called goes there.
 _ANY_ENCODER = "transformer"
 _CONFIG_KEYS = {"backbone", "head", "labels", "multi_label"}
-
-
-class Classifier(nn.Module):
-    """A backbone with a head.
-
-    Args:
-        backbone: Gives hidden states; a `NativeBackbone` brings its own head.
-        settings: Pooling and head.
-        labels: The names of the logits, in their order.
-        multi_label: Whether a text may have none or several labels.
-    """
-
-    def __init__(self, backbone: Backbone, *, settings: HeadSettings, labels: LabelSet, multi_label: bool) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.settings = settings
-        self.labels = labels
-        self.multi_label = multi_label
-        self.head: Head | None = None
-        if settings.name != "native":
-            # a classical head is fitted on features as they are: nothing may be dropped from them
-            dropout = 0.0 if settings.name in CLASSICAL else settings.dropout
-            self.head = Head(backbone.width, len(labels), hidden=settings.hidden, dropout=dropout)
-        elif not isinstance(backbone, NativeBackbone):
-            raise ModelError(
-                f"the backbone {backbone.family!r} has no classification head of its own",
-                where="head: native",
-                next="use head: linear",
-            )
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return logits, [texts, labels] float32, of a `Batch`."""
-        if self.head is None:
-            return self._native().logits(batch).float()
-        logits: Tensor = self.head(self._pool(batch, self.settings.pool))
-        return logits.float()
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """Return the last hidden states, [texts, tokens, width]; those of padding have no meaning."""
-        hidden: Tensor = self.backbone(batch)
-        return hidden
-
-    def embed(self, batch: Batch, pool: str = "mean") -> Tensor:
-        """Return one vector a text, [texts, width] float32.
-
-        Args:
-            batch: The texts.
-            pool: `mean`, `max`, `cls`, or `pooler` where the backbone was built with it.
-        """
-        return self._pool(batch, pool).float()
-
-    def groups(self) -> ParameterGroups:
-        """Return (name, parameters) from bottom to top: the backbone's groups, then ("head", …)."""
-        parameters = list(self.head.parameters()) if self.head is not None else self._native().head_parameters()
-        return [*self.backbone.groups(), ("head", parameters)]
-
-    def config(self) -> dict[str, Any]:
-        """Return what `build_classifier` needs, as JSON."""
-        return {
-            "backbone": self.backbone.config(),
-            "head": asdict(self.settings),
-            "labels": list(self.labels.names),
-            "multi_label": self.multi_label,
-        }
-
-    def _pool(self, batch: Batch, pool: str) -> Tensor:
-        hidden = self.backbone(batch)
-        if pool != "pooler":
-            return pool_hidden(hidden, batch.attention_mask, pool)
-        pooled = self.backbone.pooled(batch, hidden)
-        if pooled is None:
-            raise ModelError(
-                f"this {self.backbone.family!r} was built without its pooler",
-                where="pool",
-                next="use mean, max or cls, or train with head: {pool: pooler}",
-            )
-        return pooled
-
-    def _native(self) -> NativeBackbone:
-        if not isinstance(self.backbone, NativeBackbone):
-            raise ModelError(f"the backbone {self.backbone.family!r} has no head of its own", where="head: native")
-        return self.backbone
+_BOTH_WAYS = "both_ways"
+_DIRECTIONS = ("forward", "backward")
 
 
 def load_classifier(
-    *, backbone: Mapping[str, Any] | str, head: HeadSettings, labels: LabelSet | None, multi_label: bool
+    *, backbone: Mapping[str, Any] | str | Backbone, head: HeadSettings, labels: LabelSet | None, multi_label: bool
 ) -> Classifier:
     """Return a classifier over a pretrained backbone; a head that is not the checkpoint's own is random.
 
     Args:
         backbone: A name (`minilm`, hub id, folder, or a backbone's file), or a mapping with `name` and the arguments of
-            that backbone's `load` (`weights`, `revision`, `dropout`).
+            that backbone's `load` (`weights`, `revision`, `dropout`; for `awd_lstm` also `words`, the texts' vocabulary).
+            Or a backbone that is loaded already, such as a language model's encoder.
         head: Pooling and head.
         labels: The label names; None takes those of a fine-tuned checkpoint (`native` only).
         multi_label: Whether a text may have none or several labels.
@@ -121,7 +40,15 @@ def load_classifier(
         ModelError: The model cannot be found, read or trusted.
         RecipeError: The backbone's settings are not known.
     """
+    if isinstance(backbone, Backbone):
+        if labels is None:
+            raise RecipeError("there are no labels", where="labels", next="only head: native brings its own")
+        return Classifier(backbone, settings=head, labels=labels, multi_label=multi_label)
     arguments = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+    if arguments.get("direction") == "both":
+        sides = [_reading(arguments, direction) for direction in _DIRECTIONS]
+        readers = [load_classifier(backbone=one, head=head, labels=labels, multi_label=multi_label) for one in sides]
+        return BothWays(*readers)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
         raise RecipeError("the backbone has no name", where="backbone", next="e.g. backbone: minilm")
@@ -152,6 +79,8 @@ def build_classifier(config: Mapping[str, Any]) -> Classifier:
     Raises:
         ModelError: The config was changed: keys are missing or unknown, or the backbone's config is refused.
     """
+    if set(config) == {_BOTH_WAYS}:
+        return _build_both(config[_BOTH_WAYS])
     keys = set(config)
     if keys != _CONFIG_KEYS:
         wrong = ", ".join(sorted(keys ^ _CONFIG_KEYS))
@@ -173,6 +102,41 @@ def build_classifier(config: Mapping[str, Any]) -> Classifier:
     else:
         backbone = module.build(backbone_config, pooler=settings.pool == "pooler")
     return Classifier(backbone, settings=settings, labels=labels, multi_label=bool(config["multi_label"]))
+
+
+def _build_both(configs: object) -> BothWays:
+    if not isinstance(configs, list) or len(configs) != len(_DIRECTIONS):
+        raise ModelError(
+            "a classifier that reads both ways has two configs", where="config.json", next="take the original"
+        )
+    readers = [build_classifier(config) if isinstance(config, Mapping) else None for config in configs]
+    forward, backward = readers
+    if forward is None or backward is None or forward.labels != backward.labels:
+        raise ModelError("its two readers do not fit each other", where="config.json", next="take the original")
+    return BothWays(forward, backward)
+
+
+def _reading(arguments: Mapping[str, Any], direction: str) -> dict[str, Any]:
+    """Return the settings of one of two readers; of a folder that holds weights for both it takes its own file."""
+    found = {**arguments, "direction": direction}
+    weights = Path(str(arguments.get("weights", "none")))
+    if weights.is_dir():
+        sides = {"forward": "fwd", "backward": "bwd"}
+        own = sorted(path for path in weights.glob("*.pth") if sides[direction] in path.stem)
+        if len(own) != 1:
+            raise ModelError(
+                f"there are {len(own)} files of {direction} weights (*{sides[direction]}*.pth)",
+                where=str(weights),
+                next="direction: both needs one of each direction, as they are published",
+            )
+        found["weights"] = str(own[0])
+    elif arguments.get("weights", "none") not in ("none", "pretrained"):
+        raise ModelError(
+            "direction: both needs weights of both directions",
+            where="backbone: weights",
+            next="name the folder that holds the forward and the backward file",
+        )
+    return found
 
 
 def _backbone_module(name: str) -> ModuleType:
@@ -201,8 +165,8 @@ def _checkpoint_labels(module: ModuleType, name: str, arguments: Mapping[str, An
 
 
 def _call(load: Any, name: str, arguments: Mapping[str, Any], **ours: Any) -> Any:
-    known = load.__kwdefaults__ or {}
-    unknown = sorted(set(arguments) - (set(known) - set(ours)))
+    known = _settings(load)
+    unknown = sorted(set(arguments) - (known - set(ours)))
     if unknown:
         raise RecipeError(
             f"the backbone has no setting {unknown[0]!r}",
@@ -210,3 +174,12 @@ def _call(load: Any, name: str, arguments: Mapping[str, Any], **ours: Any) -> An
             next="available: " + ", ".join(sorted({"name", *known} - set(ours))),
         )
     return load(name, **arguments, **ours)
+
+
+def _settings(load: Any) -> set[str]:
+    """Return the names that a backbone's `load` takes by keyword; those of an unpacked TypedDict count."""
+    names = set(load.__kwdefaults__ or {})
+    for hint in get_type_hints(load).values():
+        if get_origin(hint) is Unpack:
+            names.update(get_args(hint)[0].__annotations__)
+    return names

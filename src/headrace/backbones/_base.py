@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from headrace.errors import ModelError
 from headrace.text.batch import Batch
 
 ParameterGroups = list[tuple[str, list[nn.Parameter]]]
@@ -46,6 +49,42 @@ class Backbone(nn.Module, ABC):
 
     def end_training(self) -> None:
         """Take back what `train_on_cpu` changed in the computation outside training."""
+
+    def split_layers(self) -> int:
+        """Return how many layers, from the lowest up, `upper` can leave out; 0 where it cannot start midway."""
+        return 0
+
+    def lower_states(self, batch: Batch, depths: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+        """Return hidden states on their way up, computed once and without gradients; dropout is the caller's matter.
+
+        Args:
+            batch: The texts.
+            depths: How many layers lie below the states that are wanted, from 1 to `split_layers()`, asked before.
+
+        Returns:
+            By depth [texts, tokens, width], and the last hidden states of the same shape; those of padding have no
+            meaning.
+
+        Raises:
+            ModelError: Depths are wanted, and the backbone has none.
+        """
+        if depths:
+            raise ModelError(f"{self.family!r} has no layers to start from")
+        with torch.no_grad():
+            return {}, self(batch)
+
+    def upper(self, batch: Batch, states: Tensor, depth: int) -> Tensor:
+        """Return the last hidden states, [texts, tokens, width], computed from those below layer `depth` upwards.
+
+        Args:
+            batch: The texts.
+            states: [texts, tokens, width], as `lower_states` gave them for this depth; those of padding are finite.
+            depth: How many layers are left out, from 1 to `split_layers()`, asked before.
+
+        Raises:
+            ModelError: The backbone cannot start midway.
+        """
+        raise ModelError(f"{self.family!r} has no layers to start from")
 
     def pool_mask(self, batch: Batch) -> Tensor:
         """Return which tokens `mean` and `max` pool over, [texts, tokens]; by default all real ones."""

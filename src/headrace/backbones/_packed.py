@@ -90,6 +90,10 @@ class Packed:
         """Return the packed tokens' values, [1, packed tokens], of a batch's, [texts, width]."""
         return values.reshape(-1)[self.tokens].unsqueeze(0)
 
+    def take_rows(self, values: Tensor) -> Tensor:
+        """Return the packed tokens' vectors, [1, packed tokens, vector], of a batch's, [texts, width, vector]."""
+        return values.flatten(0, 1)[self.tokens].unsqueeze(0)
+
     def put(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return [texts, tokens, width] of packed [1, packed tokens, width]; padding is zero."""
         spread = rows_of(hidden[0], self.places, self.tokens)

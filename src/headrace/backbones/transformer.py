@@ -10,25 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
-from headrace.backbones import _config, _layers, _training, _weights
-from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
-from headrace.backbones._packed import Packed
+from headrace.backbones import _config, _weights
+from headrace.backbones._encoder import NativeTransformer, Transformer
 from headrace.backbones._weights import resolve
 from headrace.errors import ModelError, suggestion
-from headrace.text.batch import Batch
 
 __all__ = ["NativeTransformer", "Transformer", "build", "build_native", "label_names", "load", "load_native", "resolve"]
 
 logger = getLogger(__name__)
 
 _WEIGHTS = ("pretrained", "none")
-# Packed and padded hidden states (of size about 1) are apart by rounding: 1e-6 in float32.
-_PACKED_TOLERANCE = 1e-4
-_ATTENTIONS = ("eager", "sdpa")
 # The names under which the families keep the dropouts inside the encoder.
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -43,159 +37,6 @@ _DROPOUTS = (
     "attn_pdrop",
     "resid_pdrop",
 )
-
-
-class Transformer(Backbone):
-    """An encoder of transformers.
-
-    Args:
-        model: What `AutoModel` would give.
-        source: Where the weights come from, for the record: the name and the hub's commit.
-    """
-
-    def __init__(self, model: Any, *, source: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.source = dict(source or {})
-        config: PretrainedConfig = model.config
-        self.family = str(config.model_type)
-        self.width = int(config.hidden_size)
-        self.max_tokens = _max_tokens(self.encoder)
-        accepted = inspect.signature(self.encoder.forward).parameters
-        if "input_ids" not in accepted:
-            raise ModelError(f"the family {self.family!r} does not read texts", next="name an encoder, e.g. minilm")
-        # RoBERTa has one segment, DeBERTa-v3 none: the ids of a second would be out of range there
-        n_segments = getattr(config, "type_vocab_size", None)
-        self._takes_segments = "token_type_ids" in accepted and (n_segments is None or n_segments > 1)
-        self._takes_positions = "position_ids" in accepted
-
-    @property
-    def encoder(self) -> Any:
-        """The encoder without a head."""
-        return self.model
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the last hidden states, [texts, tokens, width]; those of padding have no meaning."""
-        if self.packs and self.training:
-            return self._packed_forward(batch)
-        hidden: Tensor = self.encoder(**self._arguments(batch))[0]
-        return hidden
-
-    def _packed_forward(self, batch: Batch) -> Tensor:
-        packed = Packed.of(batch.attention_mask)
-        arguments: dict[str, Any] = {"input_ids": packed.take(batch.input_ids)}
-        arguments["position_ids"] = (packed.positions + _first_position(self.encoder)).unsqueeze(0)
-        if self._takes_segments and batch.token_type_ids is not None:
-            arguments["token_type_ids"] = packed.take(batch.token_type_ids)
-        with _training.without_masks():
-            hidden: Tensor = self.encoder(**arguments, packed=packed)[0]
-        return packed.put(hidden, batch.attention_mask)
-
-    def pooled(self, batch: Batch, hidden: Tensor) -> Tensor | None:
-        """Return the output of the family's own pooler, [texts, width], or None where it was not built."""
-        pooler = getattr(self.encoder, "pooler", None)
-        if pooler is None:
-            return None
-        if isinstance(pooler, nn.Linear):  # ALBERT keeps the activation beside it
-            first: Tensor = self.encoder.pooler_activation(pooler(hidden[:, 0]))
-            return first
-        output: Tensor = pooler(hidden)
-        return output
-
-    def groups(self) -> ParameterGroups:
-        """Return (name, parameters) from bottom to top; each parameter stands in exactly one group."""
-        return _layers.group_parameters(self.encoder)
-
-    def config(self) -> dict[str, Any]:
-        """Return what `build` needs, as JSON."""
-        return {
-            "backbone": "transformer",
-            "architecture": _config.architecture(self.model.config),
-            "pooler": getattr(self.encoder, "pooler", None) is not None,
-            "source": self.source,
-        }
-
-    def use_attention(self, name: str) -> None:
-        """Exchange the attention's implementation: `eager` or `sdpa` (transformers' default where the family has it).
-
-        Raises:
-            ModelError: There is no such implementation for this family.
-        """
-        if name not in _ATTENTIONS:
-            raise ModelError(f"there is no attention {name!r}", next=suggestion(name, _ATTENTIONS))
-        try:
-            self.model.set_attn_implementation(name)
-        except ValueError as error:
-            raise ModelError(f"the family {self.family!r} has no attention {name!r}", next="use eager") from error
-
-    def train_on_cpu(self) -> None:
-        """Lay texts end to end where the family can, with dropouts that a CPU can afford: same rates, other masks."""
-        _training.exchange(self.model)
-        self.packs = self._can_pack()
-        if not self.packs:
-            logger.info("%s: its texts are padded in training, in micro-batches of like length", self.family)
-
-    def end_training(self) -> None:
-        """Take back what `train_on_cpu` changed in the computation outside training."""
-        self.packs = False
-        _training.restore(self.model)
-
-    def _can_pack(self) -> bool:
-        """Return whether packed texts give the hidden states of padded ones, tried on a few tokens."""
-        if not (self._takes_positions and _training.is_exchanged(self.model)):
-            return False
-        flags = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            batch = _trial(self.encoder.get_input_embeddings().num_embeddings)
-            with torch.no_grad():
-                apart = (self._packed_forward(batch) - self.forward(batch)).abs()[batch.attention_mask.bool()]
-        except TypeError as error:  # it does not hand unknown arguments on to its attention
-            logger.debug("%s cannot be packed: %s", self.family, error)
-            return False
-        finally:
-            for module, flag in flags:
-                module.training = flag
-        return bool(apart.max() < _PACKED_TOLERANCE)
-
-    def _arguments(self, batch: Batch) -> dict[str, Tensor]:
-        arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if self._takes_segments and batch.token_type_ids is not None:
-            arguments["token_type_ids"] = batch.token_type_ids
-        return arguments
-
-
-class NativeTransformer(Transformer, NativeBackbone):
-    """An encoder with its family's own classification head: what `AutoModelForSequenceClassification` would give.
-
-    Args:
-        model: The model with its head.
-        label_names: The names of the outputs, in their order.
-        source: Where the weights come from, for the record.
-    """
-
-    def __init__(self, model: Any, *, label_names: Sequence[str], source: Mapping[str, Any] | None = None) -> None:
-        super().__init__(model, source=source)
-        self.label_names = tuple(label_names)
-
-    @property
-    def encoder(self) -> Any:
-        """The encoder without its head."""
-        return self.model.base_model
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the logits of the family's own head, [texts, labels]."""
-        logits: Tensor = self.model(**self._arguments(batch)).logits
-        return logits
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the family's own head."""
-        below = {id(parameter) for parameter in self.encoder.parameters()}
-        return [parameter for parameter in self.model.parameters() if id(parameter) not in below]
-
-    def config(self) -> dict[str, Any]:
-        """Return what `build_native` needs, as JSON."""
-        return {**super().config(), "native": True}
 
 
 def load(
@@ -324,6 +165,20 @@ def _prepare(
     return folder, config, {"name": name, "revision": commit, "weights": weights}
 
 
+def with_dropout(backbone: Transformer, dropout: float) -> Transformer:
+    """Return an encoder with the same weights and other dropouts.
+
+    Raises:
+        ModelError: The rate is not in [0, 1).
+    """
+    config = copy.deepcopy(backbone.model.config)
+    _set_dropout(config, dropout)
+    model = _weights.build_model(type(backbone.model), config, where="backbone")
+    model = _without_unused_pooler(model, pooler=getattr(backbone.encoder, "pooler", None) is not None)
+    model.load_state_dict(backbone.model.state_dict())
+    return Transformer(model, source=backbone.source)
+
+
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
     if not 0.0 <= dropout < 1.0:
         raise ModelError(f"a dropout of {dropout} is not in [0, 1)", where="dropout", next="try 0.1")
@@ -396,30 +251,3 @@ def _reorder_outputs(model: Any, outputs: set[str], theirs: Sequence[str], ours:
     with torch.no_grad():
         for key in outputs:
             parameters[key].copy_(parameters[key][order].clone())
-
-
-def _max_tokens(encoder: Any) -> int | None:
-    """Return how many tokens fit into the learned positions; None where positions are relative or rotary."""
-    learned = _learned_positions(encoder)
-    return None if learned is None else learned.num_embeddings - _first_position(encoder)
-
-
-def _first_position(encoder: Any) -> int:
-    """Return the position of a text's first token: RoBERTa counts from padding_idx + 1, the others from 0."""
-    learned = _learned_positions(encoder)
-    return 0 if learned is None or learned.padding_idx is None else learned.padding_idx + 1
-
-
-def _learned_positions(encoder: Any) -> nn.Embedding | None:
-    for name, module in encoder.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module
-    return None
-
-
-def _trial(n_tokens: int) -> Batch:
-    """Return four short texts, two of them equally long, of tokens that are no special ones."""
-    lengths = (9, 4, 7, 4)
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    ids = torch.arange(mask.numel()).view(mask.shape) * 7919 % max(1, n_tokens - 10) + 10
-    return Batch(ids.clamp(max=n_tokens - 1), mask, None, torch.arange(len(lengths)))

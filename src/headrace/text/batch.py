@@ -25,6 +25,10 @@ class Batch:
         token_type_ids: [texts, tokens] int64, or None where the family has no segments.
         rows: [texts] int64, the row of each text in its data set.
         targets: [texts] int64 (single label) or [texts, labels] float32 (multi-label), or None when predicting.
+        states: [texts, tokens, width] float32, hidden states computed before, 0 for padding, or None: the backbone
+            goes on from them.
+        depth: How many of the backbone's layers lie below `states`.
+        features: [texts, width] float32, what the head gets, computed before, or None: the backbone has nothing to do.
     """
 
     input_ids: Tensor
@@ -32,6 +36,9 @@ class Batch:
     token_type_ids: Tensor | None
     rows: Tensor
     targets: Tensor | None = None
+    states: Tensor | None = None
+    depth: int = 0
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
@@ -39,11 +46,9 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch on another device."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-
-        moved = {name: move(getattr(self, name)) for name in self.__dataclass_fields__}
-        return replace(self, **moved)  # type: ignore[arg-type]
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()})  # type: ignore[arg-type]
 
 
 class Tokens(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,26 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from headrace.data.read import Columns
-from headrace.model import tokenizer_source
 from headrace.plugins import kind_of_task
 from headrace.text.batch import Batch, batches_by_length, collate, micro_batches, token_batches
 from headrace.text.plan import Plan
 from headrace.train.prepare import DataPlan, Part, Prepared, prepare
+from headrace.train.tokenizers import tokenizer_place
 
 # One more pass on a CPU costs as much as about 150 tokens: MiniLM's dense gradient of the word embeddings (47 MB) is
 # made and added once a pass. The figure is an estimate from one profile, not a benchmark. A GPU wants the step in one piece.
 CPU_PASS_TOKENS = 150
 GPU_PASS_TOKENS = 1 << 20
+# A pass that costs more than any padding: the step stays in one piece.
+WHOLE_STEP = 1 << 50
 # Texts that are laid end to end: with MiniLM on a CPU passes of 2,048 tokens gave 4.2 texts/s, of 4,096 4.0, a whole
 # step of some 7,000 tokens 3.4 (one thread, float32; a short probe, not a benchmark): the activations stay in the cache.
 PACKED_TOKENS = 2048
 VALID_BATCH_TOKENS = 8192
 VALID_BATCH_TEXTS = 128
+
+# Gives a batch what was computed before of its rows.
+Attach = Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,11 @@ class Steps(Dataset[StepBatch]):
 
     Attributes:
         packs: Whether the backbone lays texts end to end, so that padding is no matter.
+        attach: Gives each micro-batch what is kept of its rows, or None.
     """
 
     packs = False
+    attach: Attach | None = None
 
     def __init__(
         self, part: Part, plan: Plan, *, passes: tuple[int, int], tokens: dict[str, Any], place: tuple[int, int]
@@ -105,7 +112,7 @@ class Steps(Dataset[StepBatch]):
         mine = self.plan.share(epoch, step, self.rank, self.world)
         is_filler = len(mine) == 0
         chosen = whole[:1] if is_filler else mine
-        batches = [make_batch(self.part, rows, self.tokens) for rows in self.passes(chosen)]
+        batches = [make_batch(self.part, rows, self.tokens, self.attach) for rows in self.passes(chosen)]
         return StepBatch(batches, whole, len(whole), len(mine), is_filler)
 
     def passes(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -121,22 +128,25 @@ class Steps(Dataset[StepBatch]):
 class Chunks(Dataset[Batch]):
     """Makes the batches of a split for validation: each row once, like lengths together."""
 
-    def __init__(self, part: Part, *, tokens: dict[str, Any], rank: int, world: int) -> None:
-        self.part, self.tokens = part, tokens
+    def __init__(
+        self, part: Part, *, tokens: dict[str, Any], rank: int, world: int, attach: Attach | None = None
+    ) -> None:
+        self.part, self.tokens, self.attach = part, tokens, attach
         rows = np.arange(len(part))[rank::world]
         groups = batches_by_length(part.lengths_of(rows), max_tokens=VALID_BATCH_TOKENS, max_texts=VALID_BATCH_TEXTS)
         self.groups = [rows[group] for group in groups]
 
     def __getitem__(self, index: int) -> Batch:
-        return make_batch(self.part, self.groups[index], self.tokens)
+        return make_batch(self.part, self.groups[index], self.tokens, self.attach)
 
     def __len__(self) -> int:
         return len(self.groups)
 
 
-def make_batch(part: Part, rows: np.ndarray, tokens: dict[str, Any]) -> Batch:
-    """Return the padded batch of these rows of a split."""
-    return collate(part, rows, part.targets, **tokens)
+def make_batch(part: Part, rows: np.ndarray, tokens: dict[str, Any], attach: Attach | None = None) -> Batch:
+    """Return the padded batch of these rows of a split, with what is kept of them."""
+    batch = collate(part, rows, part.targets, **tokens)
+    return batch if attach is None else attach(batch)
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -186,7 +196,7 @@ class TextDataModule(lightning.LightningDataModule):
         sources = {"train": train, "valid": valid if share is None else None, "test": test}
         plan = DataPlan(
             columns=columns,
-            tokenizer=tokenizer_source(backbone),
+            tokenizer=tokenizer_place(backbone),
             seed=seed,
             valid_share=0.1 if share is None else share,
             **sources,
@@ -202,6 +212,8 @@ class TextDataModule(lightning.LightningDataModule):
         self.accumulate = 1
         self.limit_steps: int | float | None = None
         self.packs = False
+        self.whole_steps = False  # a batch norm in the head sees all texts of a step
+        self.kept: Mapping[str, Attach] = {}  # by split: what a run keeps of its rows
         self.first = (0, 0)
         self.cache: Path | None = None
         self.prepared: Prepared | None = None
@@ -283,6 +295,8 @@ class TextDataModule(lightning.LightningDataModule):
 
     def _passes(self) -> tuple[int, int]:
         """Return the texts of a micro-batch at most, and what a pass costs in tokens."""
+        if self.whole_steps:
+            return self.batch_size, WHOLE_STEP
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
         size = self.batch_size if self.micro_batch == "auto" else int(self.micro_batch)
         size = max(1, min(size, -(-self.batch_size // self.accumulate)))
@@ -291,7 +305,7 @@ class TextDataModule(lightning.LightningDataModule):
     def steps(self) -> Steps:
         """Return the data set of this process's steps, by (epoch, step)."""
         steps = Steps(self.ready.train, self.plan, passes=self._passes(), tokens=self.tokens, place=self._place())
-        steps.packs = self.packs
+        steps.packs, steps.attach = self.packs, self.kept.get(self.ready.train.name)
         return steps
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
@@ -312,4 +326,5 @@ class TextDataModule(lightning.LightningDataModule):
 
     def _chunks(self, part: Part) -> DataLoader[Batch]:
         rank, world = self._place()
-        return DataLoader(Chunks(part, tokens=self.tokens, rank=rank, world=world), batch_size=None, shuffle=False)
+        chunks = Chunks(part, tokens=self.tokens, rank=rank, world=world, attach=self.kept.get(part.name))
+        return DataLoader(chunks, batch_size=None, shuffle=False)

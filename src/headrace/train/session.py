@@ -6,21 +6,30 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import lightning
+
 from headrace.errors import DataError, HeadraceError, Interrupted, ModelError, RecipeError, RunError, TrainingStopped
 from headrace.files import cache_folder
-from headrace.head import CLASSICAL
+from headrace.head import CLASSICAL, NORMALIZING
 from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.classical import fit_classical_head
 from headrace.train.data import TextDataModule
+from headrace.train.frozen import RECORD as FROZEN_RECORD
+from headrace.train.frozen import Computing, Frozen
+from headrace.train.frozen_store import KeptRows
+from headrace.train.language.model import check_words, words_in
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Prepared
-from headrace.train.resume import Goal
+from headrace.train.resume import Goal, Keeper
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
+from headrace.train.tokenizers import AWD_LSTM
 from headrace.train.trainer import n_devices
 from headrace.train.training import Training
 
@@ -38,7 +47,10 @@ class Session(Training):
         from headrace.train.fit import loss_weights
 
         values = self.recipe
+        check_words(values.backbone.name, self.prepared.subwords)
         backbone = {k: v for k, v in values.backbone.model_dump().items() if v is not None}
+        if values.backbone.name == AWD_LSTM:
+            backbone["words"] = words_in(self.prepared.subwords)
         module = ClassifierModule(
             backbone,
             self.prepared.labels.names,
@@ -113,6 +125,7 @@ class Session(Training):
             accumulate=phase.accumulate,
         )
         data.limit_steps = self.recipe.trainer.get("limit_train_batches")
+        data.whole_steps = self.recipe.head.name in NORMALIZING
         return data
 
     def prepare_stage(self, phase: TrainSettings) -> None:
@@ -120,6 +133,46 @@ class Session(Training):
         from headrace.train.fit import loss_weights
 
         self.module.weigh(loss_weights(phase, self.prepared))
+
+    @contextmanager
+    def keeping_outputs(self, data: TextDataModule, trainer: lightning.Trainer, keeper: Keeper) -> Iterator[None]:
+        """Inside the block the data give what frozen groups once computed; see `train.frozen`."""
+        kept = self._kept_outputs(trainer, keeper)
+        data.kept = {name: rows.attach for name, rows in kept.items()}
+        try:
+            yield
+        finally:
+            for rows in kept.values():
+                rows.close()
+
+    def _kept_outputs(self, trainer: lightning.Trainer, keeper: Keeper) -> dict[str, KeptRows]:
+        # An epoch over a few batches would compute fewer texts than the pass over all of them.
+        is_limited = any(name in self.recipe.trainer for name in ("limit_train_batches", "limit_val_batches"))
+        if is_limited or self.stage_is_over(keeper.progress):
+            return {}
+        frozen = Frozen(
+            self.module.model,
+            self.prepared,
+            stages=self.stages,
+            precisions=[self.precision(phase)[0] for phase in self.phases],
+            cache=self.cache,
+            record=self.folder.checkpoints / FROZEN_RECORD,
+            say=self.say_once,
+        )
+        stage = keeper.progress.stage
+        if trainer.world_size > 1:
+            if frozen.pays(stage):
+                self.say_once("frozen outputs are not kept: there are several processes")
+            return {}
+
+        def check() -> None:
+            if self.signals.received:
+                keeper.stop(self.signals.received)
+
+        how = Computing(trainer.strategy.root_device, trainer.precision_plugin.forward_context, check)
+        kept = frozen.before(stage, how)
+        keeper.progress.fit_s += frozen.seconds
+        return kept
 
     def explained(self, error: TrainingStopped) -> TrainingStopped:
         """Return the error with the rows' places in the file instead of their positions."""

@@ -7,6 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -58,6 +59,10 @@ class Training(ABC):
     def prepare_stage(self, phase: TrainSettings) -> None:
         """Set what of the module a stage decides besides its rates."""
 
+    def keeping_outputs(self, data: Any, trainer: lightning.Trainer, keeper: Keeper) -> AbstractContextManager[None]:
+        """Return a context in which the data give a stage what needs not be computed anew; by default they do not."""
+        return nullcontext()
+
     def explained(self, error: TrainingStopped) -> TrainingStopped:
         """Return the error with places that a person can find."""
         return error
@@ -86,7 +91,7 @@ class Training(ABC):
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @cached_property
@@ -96,9 +101,10 @@ class Training(ABC):
 
     def is_whole(self, progress: Progress) -> bool:
         """Return whether the last stage has had its epochs, or early stopping ended it."""
-        return progress.stage == len(self.phases) - 1 and self._stage_is_over(progress)
+        return progress.stage == len(self.phases) - 1 and self.stage_is_over(progress)
 
-    def _stage_is_over(self, progress: Progress) -> bool:
+    def stage_is_over(self, progress: Progress) -> bool:
+        """Return whether the running stage has had its epochs, or early stopping ended it."""
         return progress.is_over or progress.n_stage_epochs >= self.phases[progress.stage].epochs
 
     def result(self) -> Progress | None:
@@ -144,7 +150,7 @@ class Training(ABC):
             self._lines.skip_said()
             self.say_once(f"resumed at step {keeper.progress.total} of {n_steps}")
         else:
-            precision, why = self._precision(self.phases[0])
+            precision, why = self.precision(self.phases[0])
             self.say_once(f"training {n_steps} steps in {precision} ({why})")
         self._told("begin", keeper.progress, n_steps=n_steps, resumed_at=keeper.progress.total)
         with self.signals.training():
@@ -161,7 +167,7 @@ class Training(ABC):
             keeper.goal, keeper.every_s = self.goal(phase), phase.checkpoint_every_s
             trainer = self._run_stage(phase, keeper)
             is_last = keeper.progress.stage == len(self.phases) - 1
-            if is_last or self.signals.received or not self._stage_is_over(keeper.progress):
+            if is_last or self.signals.received or not self.stage_is_over(keeper.progress):
                 return trainer
             keeper.begin_stage()
 
@@ -180,16 +186,17 @@ class Training(ABC):
         if len(self.phases) > 1:
             self.say_once(_stage_line(progress, module, n_stages=len(self.phases)))
         data.trainer = trainer
-        if progress.step >= data.steps_per_epoch:
-            # The last step of an epoch was saved and its validation was not: do that first.
-            trainer.validate(module, datamodule=data, verbose=False)
-            module.set_modes()
-            keeper.finish_epoch(trainer, module)
-            put_counters(trainer, epoch=progress.epoch, step=progress.total)
-        data.first = (progress.epoch, progress.step)
-        at_max = 0 < trainer.max_steps <= progress.total
-        if not self._stage_is_over(progress) and not at_max:
-            trainer.fit(module, datamodule=data)
+        with self.keeping_outputs(data, trainer, keeper):
+            if progress.step >= data.steps_per_epoch:
+                # The last step of an epoch was saved and its validation was not: do that first.
+                trainer.validate(module, datamodule=data, verbose=False)
+                module.set_modes()
+                keeper.finish_epoch(trainer, module)
+                put_counters(trainer, epoch=progress.epoch, step=progress.total)
+            data.first = (progress.epoch, progress.step)
+            at_max = 0 < trainer.max_steps <= progress.total
+            if not self.stage_is_over(progress) and not at_max:
+                trainer.fit(module, datamodule=data)
         return trainer
 
     def _trainer(self, phase: TrainSettings, keeper: Keeper) -> lightning.Trainer:
@@ -199,14 +206,15 @@ class Training(ABC):
             self.folder.path,
             values.trainer,
             epochs=progress.epoch - progress.n_stage_epochs + phase.epochs,
-            precision=self._precision(phase)[0],
+            precision=self.precision(phase)[0],
             callbacks=[keeper, self._lines, curves],
             loggers=build_loggers(values.logger, self.folder.path),
             profiler=values.profiler,
             plugins=[keeper.checkpoints],
         )
 
-    def _precision(self, phase: TrainSettings) -> tuple[str, str]:
+    def precision(self, phase: TrainSettings) -> tuple[str, str]:
+        """Return the precision of a stage, `fp32` or `bf16`, and why it is that."""
         accelerator = str(self.recipe.trainer.get("accelerator", "auto"))
         return resolved_precision(phase.precision, accelerator=accelerator)
 

@@ -1,0 +1,243 @@
+"""An encoder that guesses masked words: its hidden states at the masked places, a small head, and its own embeddings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from logging import getLogger
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.activations import ACT2FN
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+from headrace.backbones import _config, _weights, transformer
+from headrace.backbones._base import ParameterGroups
+from headrace.backbones.transformer import Transformer
+from headrace.errors import ModelError
+from headrace.text.batch import Batch
+
+logger = getLogger(__name__)
+
+# A head is the family's own if its logits are, but for rounding, relative to the largest.
+_TOLERANCE = 1e-4
+_ACTIVATIONS = ("hidden_act", "activation", "classifier_activation", "hidden_activation")
+_NEW_WEIGHT_STD = 0.02  # as BERT draws its own
+
+
+class MaskedWordOutput(NamedTuple):
+    """What one pass over masked places gives.
+
+    Attributes:
+        loss_sum: Cross-entropy summed over the places, in nats, a scalar with a gradient.
+        n_correct: Places whose likeliest token is the one that stood there, a scalar int64.
+        n_tokens: Places.
+    """
+
+    loss_sum: Tensor
+    n_correct: Tensor
+    n_tokens: int
+
+
+class MaskedWordHead(nn.Module):
+    """Dense layer, activation and norm before the tied embedding, as BERT and its descendants have them.
+
+    Args:
+        width: Of a hidden state.
+        embedding_width: Of a word's vector; ALBERT's and ELECTRA's are narrower than their hidden states.
+        n_tokens: Size of the vocabulary.
+        settings: `activation` (transformers' name), `eps`, `dense_bias` and `norm_bias`.
+    """
+
+    def __init__(self, width: int, embedding_width: int, n_tokens: int, *, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.settings = dict(settings)
+        self.dense = nn.Linear(width, embedding_width, bias=bool(settings["dense_bias"]))
+        self.norm = nn.LayerNorm(embedding_width, eps=float(settings["eps"]), bias=bool(settings["norm_bias"]))
+        self.bias = nn.Parameter(torch.zeros(n_tokens))
+        self._activation = ACT2FN[str(settings["activation"])]
+        nn.init.normal_(self.dense.weight, std=_NEW_WEIGHT_STD)
+        if self.dense.bias is not None:
+            nn.init.zeros_(self.dense.bias)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Return logits, [places, vocabulary], of hidden states, [places, width].
+
+        Args:
+            hidden: Of the places.
+            embedding: [vocabulary, embedding width], the words' vectors.
+        """
+        return functional.linear(self.norm(self._activation(self.dense(hidden))), embedding, self.bias)
+
+
+class MaskedWordModel(nn.Module):
+    """A transformer encoder with the head that guesses masked words.
+
+    Args:
+        backbone: The encoder.
+        head: Before the tied embedding.
+    """
+
+    kind: ClassVar[str] = "masked_word"
+
+    def __init__(self, backbone: Transformer, head: MaskedWordHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    @property
+    def embedding(self) -> Tensor:
+        """The words' vectors, [vocabulary, embedding width]: the encoder's own."""
+        weight: Tensor = self.backbone.encoder.get_input_embeddings().weight
+        return weight
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.embedding.shape[0])
+
+    def forward(self, batch: Batch, places: Tensor) -> Tensor:
+        """Return the logits of some places, [places, vocabulary].
+
+        Args:
+            batch: The texts, masked.
+            places: [places] int64, among the texts x tokens of the batch.
+        """
+        hidden: Tensor = self.backbone(batch)
+        chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, places)
+        logits: Tensor = self.head(chosen, self.embedding)
+        return logits
+
+    def learn(self, batch: Batch, places: Tensor, targets: Tensor) -> MaskedWordOutput:
+        """Return the loss of guessing the masked places.
+
+        Args:
+            batch: The texts, masked.
+            places: [places] int64, among the texts x tokens of the batch.
+            targets: [places] int64, the tokens that stood there.
+        """
+        logits = self(batch, places)
+        loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
+        n_correct = (logits.detach().argmax(dim=-1) == targets).sum()
+        return MaskedWordOutput(loss, n_correct, len(targets))
+
+    def groups(self) -> ParameterGroups:
+        """Return (name, parameters) from bottom to top: the encoder's groups with the tied embedding, then the head."""
+        return [*self.backbone.groups(), ("head", list(self.head.parameters()))]
+
+    def config(self) -> dict[str, Any]:
+        """Return what `build` needs, as JSON."""
+        return {"kind": self.kind, "backbone": self.backbone.config(), "head": dict(self.head.settings)}
+
+
+def load(
+    name: str, *, weights: str = "pretrained", revision: str | None = None, dropout: float | None = None
+) -> MaskedWordModel:
+    """Return a pretrained encoder with its own masked-word head, or a new one where the checkpoint has none.
+
+    Args:
+        name, weights, revision, dropout: As of `transformer.load`.
+
+    Raises:
+        ModelError: The model cannot be found, read or trusted.
+    """
+    backbone = transformer.load(name, weights=weights, revision=revision, dropout=dropout)
+    head = None
+    if weights == "pretrained":
+        head = _head_of_checkpoint(backbone, name, revision)
+    if head is None:
+        head = _new_head(backbone)
+        logger.info("%s: the weights have no masked-word head; a new one is trained", name)
+    return MaskedWordModel(backbone, head)
+
+
+def build(config: Mapping[str, Any]) -> MaskedWordModel:
+    """Return a model with random weights from what `MaskedWordModel.config` gave.
+
+    Raises:
+        ModelError: The config was changed.
+    """
+    backbone = transformer.build(config.get("backbone", {}))
+    try:
+        return MaskedWordModel(backbone, _head(backbone, dict(config["head"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the masked-word head's config is damaged: {error}", where="config.json", next="take the original"
+        ) from error
+
+
+def _head(backbone: Transformer, settings: Mapping[str, Any]) -> MaskedWordHead:
+    embedding = backbone.encoder.get_input_embeddings()
+    return MaskedWordHead(
+        backbone.width, int(embedding.embedding_dim), int(embedding.num_embeddings), settings=settings
+    )
+
+
+def _new_head(backbone: Transformer) -> MaskedWordHead:
+    return _head(backbone, {"activation": "gelu", "eps": 1e-12, "dense_bias": True, "norm_bias": True})
+
+
+def _head_of_checkpoint(backbone: Transformer, name: str, revision: str | None) -> MaskedWordHead | None:
+    """Return the checkpoint's own head in our form, or None where it has none that gives the same logits."""
+    config = backbone.model.config
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        return None
+    folder, _ = _weights.fetch(name, revision=revision)
+    model_class = _config.model_class(MODEL_FOR_MASKED_LM_MAPPING, type(config))
+    loaded = _weights.read_model(model_class, folder, copy.deepcopy(config))
+    model = loaded.model.eval()
+    inside = f"{model.base_model_prefix}."
+    absent = {key for key in loaded.missing | loaded.mismatched if not key.startswith(inside)}
+    if absent or model.get_output_embeddings() is None:
+        return None
+    flags = backbone.training
+    backbone.eval()
+    found = next((head for head in _candidates(model, backbone) if _agrees(model, backbone, head)), None)
+    backbone.train(flags)
+    if found is None:
+        logger.warning("%s: its own masked-word head has a form that is not known here", name)
+    return found
+
+
+def _candidates(model: Any, backbone: Transformer) -> list[MaskedWordHead]:
+    """Return the family's head with each activation that its config names: one of them is the right one."""
+    below = {id(module) for module in model.base_model.modules()}
+    decoder = model.get_output_embeddings()
+    own = [module for module in model.modules() if id(module) not in below and module is not decoder]
+    dense = [module for module in own if isinstance(module, nn.Linear)]
+    norms = [module for module in own if isinstance(module, nn.LayerNorm)]
+    if len(dense) != 1 or len(norms) != 1:
+        return []
+    names = [getattr(model.config, name, None) for name in _ACTIVATIONS]
+    found = []
+    for activation in dict.fromkeys([*names, "gelu"]):
+        if not isinstance(activation, str) or activation not in ACT2FN:
+            continue
+        settings = {
+            "activation": activation,
+            "eps": norms[0].eps,
+            "dense_bias": dense[0].bias is not None,
+            "norm_bias": norms[0].bias is not None,
+        }
+        head = _head(backbone, settings)
+        if head.dense.weight.shape != dense[0].weight.shape:
+            return []
+        head.dense.load_state_dict(dense[0].state_dict())
+        head.norm.load_state_dict(norms[0].state_dict())
+        if decoder.bias is not None:
+            head.bias.data.copy_(decoder.bias.detach())
+        found.append(head)
+    return found
+
+
+def _agrees(model: Any, backbone: Transformer, head: MaskedWordHead) -> bool:
+    """Return whether a head gives the family's own logits, tried on a few tokens."""
+    n_tokens = int(backbone.encoder.get_input_embeddings().num_embeddings)
+    ids = (torch.arange(12) * 7919 % max(1, n_tokens - 10) + 10).clamp(max=n_tokens - 1).view(2, 6)
+    batch = Batch(ids, torch.ones_like(ids), None, torch.arange(2))
+    with torch.no_grad():
+        ours = MaskedWordModel(backbone, head)(batch, torch.arange(12))
+        theirs = model(input_ids=ids, attention_mask=batch.attention_mask).logits.view(12, -1)
+    return bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max().clamp(min=1.0))

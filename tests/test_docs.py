@@ -30,7 +30,7 @@ from headrace.bundle import Bundle
 from headrace.metrics import METRICS, REGISTERED
 from headrace.recipe import load_recipe
 from headrace.recipe.document import yaml_scalar
-from headrace.recipe.schema import RecipeValues
+from headrace.recipe.schema import FitSettings, LanguageModelSettings, RecipeValues, StageSettings
 from headrace.train.run import FREE_KEYS
 from headrace.train.trainer import OWNED
 from test_layers import ORDER
@@ -41,7 +41,10 @@ PACKAGE = ROOT / "src" / "headrace"
 DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 RUN = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("bundle", "evidence", "extending", "lightning", "recipes", "results")),
+    *(
+        f"docs/{name}.md"
+        for name in ("bundle", "evidence", "extending", "language_models", "lightning", "recipes", "results", "stages")
+    ),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Fewer than these means that examples have gone, or are no longer seen.
@@ -258,6 +261,8 @@ def schema_keys(model: type[BaseModel], above: str = "") -> dict[str, str]:
     """Return dotted key -> default as YAML; `required` where there is none."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
+        if model is LanguageModelSettings and name in FitSettings.model_fields:
+            continue  # the page says that it takes every key of `fit`
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
         inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
         if inner is not field.annotation:
@@ -266,6 +271,9 @@ def schema_keys(model: type[BaseModel], above: str = "") -> dict[str, str]:
             )
         if inner is not None:
             found |= schema_keys(inner, f"{above}{name}.")
+    if FitSettings is model:  # of a list of mappings: what an item has beside the keys of the mapping above it
+        stage = schema_keys(StageSettings, f"{above}stages.")
+        found |= {key: value for key, value in stage.items() if key.rpartition(".")[2] in StageSettings.__annotations__}
     return found
 
 

@@ -224,7 +224,7 @@ def embed_file(
     if pool not in POOLS:
         raise RecipeError(f"there is no pooling {pool!r}", where="--pool", next=f"one of: {', '.join(POOLS)}")
     loaded = _loaded(bundle)
-    width = int(loaded.classifier.backbone.width)
+    width = loaded.classifier.embedding_width(pool)
     # a row left out would shift the vectors behind it: row i of the file is vector i
     with texts_of(loaded, source, on_bad_row="error") as examples, atomic_file(out) as file:
         write = _npy(file, len(examples), width) if out.suffix == ".npy" else _parquet(file, width)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from headrace.mislabelled import Suspects, mislabelled
-from headrace.plugins import kind_of_task
+from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.train.data import TextDataModule
 from headrace.train.fit import check_settings, data_plan
+from headrace.train.language.summary import LanguageCheck, check_language_model
 from headrace.train.prepare import prepare
 from headrace.train.summary import Check, look_over
 
-__all__ = ["Check", "check"]
+__all__ = ["Check", "LanguageCheck", "check"]
 
 
 def check(
@@ -25,13 +26,14 @@ def check(
     labels: bool = False,
     forecast: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Check:
+) -> Check | LanguageCheck:
     """Read recipe and data as `fit` would, and tell what is there; nothing is trained.
 
     Args:
         recipe: A file, the name of a shipped recipe, a mapping, or a Recipe.
         overrides: `fit.epochs=5` and the like.
-        labels: Also rank the training rows by how likely they are mislabelled; needs cleanlab.
+        labels: Also rank the training rows by how likely they are mislabelled; needs cleanlab. Like a forecast, nothing
+            for a language model.
         forecast: Also forecast time and memory, from a probe of about ten seconds in a process of its own.
         progress: Told what is done, how far, and how much there is.
 
@@ -41,6 +43,8 @@ def check(
     """
     resolved = load_recipe(recipe, overrides=overrides)
     values = resolved.values
+    if values.task == LANGUAGE_MODEL:
+        return check_language_model(resolved, progress=progress)
     check_settings(values)
     fit = values.fit
     data = TextDataModule.of(

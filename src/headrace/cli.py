@@ -21,6 +21,7 @@ from headrace.cli_output import (
     evaluation_answer,
     explained_answer,
     exported_answer,
+    generated_answer,
     predicted_answer,
     predictions_answer,
     recipes_answer,
@@ -324,6 +325,27 @@ def explain(
     if html is not None:
         write_text(html, as_html(explanation))
     return explained_answer(explanation, html)
+
+
+@app.command()
+def generate(
+    bundle: BundleFolder,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The beginning; may be empty.")],
+    words: Annotated[int, typer.Option(min=1, help="Words and signs to add.")] = 40,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many texts.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Lower is likelier; 0 takes the likeliest word.")] = 0.75,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Draw among so many of the likeliest words.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest words with this probability.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same texts.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Let a language model of next words go on with a text."""
+    from headrace.bundle import LanguageModelBundle
+
+    texts = LanguageModelBundle.load(bundle).generate(
+        text, words=words, n=n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    return generated_answer(text, texts)
 
 
 @app.command()

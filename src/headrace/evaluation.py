@@ -47,9 +47,9 @@ class Evaluation:
     """How good scores are, and how sure that is.
 
     Attributes:
-        task: `single_label` or `multi_label`.
+        task: `single_label` or `multi_label`; `language_model`, which has no labels.
         labels: The labels' names in the order of the scores.
-        n_rows: Rows that were evaluated, each once.
+        n_rows: Rows that were evaluated, each once; of a language model tokens.
         split: Which part of the data: `test`, `valid`, or a file's name.
         metrics: Name -> number with interval. Ranked metrics of two labels are those of the second label (`roc_auc`);
             with more labels, and in multi-label, they are means over labels (`roc_auc_macro`).
@@ -133,7 +133,8 @@ class Evaluation:
         rows = [[name, _digits(i.value), _span(i)] for name, i in self.metrics.items()]
         parts = [self._title(), _fixed_width(["metric", "value", "95 % interval"], rows)]
         shown = list(self.per_label.items())[:_LABELS_SHOWN]
-        parts.append(_fixed_width(_label_header(), [_label_row(label, values) for label, values in shown]))
+        if shown:
+            parts.append(_fixed_width(_label_header(), [_label_row(label, values) for label, values in shown]))
         if len(self.per_label) > len(shown):
             parts.append(f"… and {len(self.per_label) - len(shown)} more labels")
         if notes := self._all_notes():
@@ -144,7 +145,8 @@ class Evaluation:
         rows = [[name, _digits(i.value), _span(i)] for name, i in self.metrics.items()]
         parts = [f"<p><b>{escape(self._title())}</b></p>", _html_table(["metric", "value", "95 % interval"], rows)]
         shown = list(self.per_label.items())[:_LABELS_SHOWN]
-        parts.append(_html_table(_label_header(), [_label_row(label, values) for label, values in shown]))
+        if shown:
+            parts.append(_html_table(_label_header(), [_label_row(label, values) for label, values in shown]))
         if len(self.per_label) > len(shown):
             parts.append(f"<p>… and {len(self.per_label) - len(shown)} more labels</p>")
         if self.confusion is not None and len(self.labels) <= _LABELS_SHOWN:
@@ -158,6 +160,8 @@ class Evaluation:
         return [f"{name}: {found.note}" for name, found in self.metrics.items() if found.note] + list(self.notes)
 
     def _title(self) -> str:
+        if not self.labels:  # a language model's: it has tokens
+            return f"{self.split}: {self.n_rows:,} tokens, {self.task}"
         return f"{self.split}: {self.n_rows:,} rows, {self.task}, {len(self.labels)} labels"
 
 

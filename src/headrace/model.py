@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
@@ -24,14 +24,18 @@ _DIRECTIONS = ("forward", "backward")
 
 
 def load_classifier(
-    *, backbone: Mapping[str, Any] | str | Backbone, head: HeadSettings, labels: LabelSet | None, multi_label: bool
+    *,
+    backbone: Mapping[str, Any] | str | Sequence[Backbone],
+    head: HeadSettings,
+    labels: LabelSet | None,
+    multi_label: bool,
 ) -> Classifier:
     """Return a classifier over a pretrained backbone; a head that is not the checkpoint's own is random.
 
     Args:
         backbone: A name (`minilm`, hub id, folder, or a backbone's file), or a mapping with `name` and the arguments of
             that backbone's `load` (`weights`, `revision`, `dropout`; for `awd_lstm` also `words`, the texts' vocabulary).
-            Or a backbone that is loaded already, such as a language model's encoder.
+            Or backbones that are loaded already, such as a language model's encoder: one, or a forward and a backward one.
         head: Pooling and head.
         labels: The label names; None takes those of a fine-tuned checkpoint (`native` only).
         multi_label: Whether a text may have none or several labels.
@@ -40,10 +44,11 @@ def load_classifier(
         ModelError: The model cannot be found, read or trusted.
         RecipeError: The backbone's settings are not known.
     """
-    if isinstance(backbone, Backbone):
+    if not isinstance(backbone, str | Mapping):
         if labels is None:
             raise RecipeError("there are no labels", where="labels", next="only head: native brings its own")
-        return Classifier(backbone, settings=head, labels=labels, multi_label=multi_label)
+        made = [Classifier(one, settings=head, labels=labels, multi_label=multi_label) for one in backbone]
+        return made[0] if len(made) == 1 else BothWays(*made)
     arguments = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
     if arguments.get("direction") == "both":
         sides = [_reading(arguments, direction) for direction in _DIRECTIONS]

@@ -11,6 +11,8 @@ from types import ModuleType
 from headrace.errors import RecipeError, suggestion
 
 KINDS = {"task": "tasks", "backbone": "backbones"}
+#: The task without labels: it has a data path and a training of its own, and no file among the tasks.
+LANGUAGE_MODEL = "language_model"
 
 
 def names(kind: str) -> list[str]:

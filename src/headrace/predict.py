@@ -27,7 +27,7 @@ MAX_TOKENS_CPU = 4096
 MAX_TOKENS = 16_384
 MAX_TEXTS = 256
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
-POOLS = ("mean", "cls", "max", "pooler")
+POOLS = ("mean", "cls", "max", "concat", "pooler")
 
 EMPTY = "empty"
 UNKNOWN = "unknown"
@@ -148,12 +148,14 @@ def embed(
 ) -> np.ndarray:
     """Return one vector of the last hidden layer a text, [texts, width] float32, in input order.
 
+    With `concat` a vector is three times as wide.
+
     Args:
         classifier: Its head takes no part.
         texts: A token store, or encoded texts.
         pad_id: The tokenizer's padding id.
         uses_token_types: Whether the family wants segments.
-        pool: `mean`, `cls`, `max`, or `pooler` where the backbone has one.
+        pool: `mean`, `cls`, `max`, `concat` (last, max and mean), or `pooler` where the backbone has one.
         **compute: See `Compute`.
 
     Raises:
@@ -163,7 +165,7 @@ def embed(
     if pool not in POOLS:
         raise RecipeError(f"there is no pooling {pool!r}", where="pool", next=suggestion(pool, POOLS))
     tokens = {"pad_id": pad_id, "uses_token_types": uses_token_types}
-    found = np.empty((_count(texts), classifier.backbone.width), dtype=np.float32)
+    found = np.empty((_count(texts), classifier.embedding_width(pool)), dtype=np.float32)
     for batch, vectors in _passes(
         classifier, _as_tokens(texts), tokens, lambda batch: classifier.embed(batch, pool), compute
     ):

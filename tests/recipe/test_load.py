@@ -53,7 +53,7 @@ def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     assert f"5 faults in {path}" in text
     assert f"there is no task named 'multi_lable' ({path}:1:7)" in text
-    assert "did you mean 'multi_label'? available: multi_label, single_label" in text
+    assert "did you mean 'multi_label'? available: language_model, multi_label, single_label" in text
     assert f"data.max_length: 0 will not do: input should be greater than or equal to 1 ({path}:3:15)" in text
     assert f"there is no key 'data.vaild' ({path}:4:3)" in text
     assert f"fit.learning_rate: -1 will not do: input should be greater than 0 ({path}:6:18)" in text
@@ -80,18 +80,41 @@ def test_a_rate_that_is_no_number_is_refused_with_what_the_key_means(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "column"),
+    ("text", "what", "column"),
     [
-        ("language_model: {data: {train: a.txt}}\n", "language_model", "1:1"),
-        ("task: language_model\n", "task: language_model", "1:7"),
-        ("backbone: awd_lstm\n", "backbone: awd_lstm", "1:11"),
-        ("backbone:\n  name: awd_lstm\n", "backbone: awd_lstm", "2:9"),
+        ("task: language_model\nfit:\n  label_smoothing: 0.1\n", "fit.label_smoothing is for classifiers", "3:3"),
+        ("language_model:\n  sampler: balanced\n", "language_model.sampler is for classifiers", "2:3"),
+        ("task: language_model\nlanguage_model:\n  epochs: 9\n", "language_model.epochs is for the recipe of a", "3:3"),
+        ("task: language_model\nlanguage_model:\n  train: a.csv\n", "language_model.train is for the recipe", "3:3"),
+        ("data:\n  train: [a.csv, b.csv]\n", "several files of training data are for task: language_model", "2:10"),
+        ("language_model:\n  epochs: many\n", "language_model.epochs: many will not do", "2:11"),
+        ("language_model:\n  valid: 100%\n", "language_model.valid: 100% will not do", "2:10"),
     ],
 )
-def test_what_is_not_built_yet_says_so(tmp_path: Path, text: str, key: str, column: str) -> None:
+def test_what_does_not_go_with_a_language_model_is_refused(tmp_path: Path, text: str, what: str, column: str) -> None:
     error = refused(tmp_path, text)
-    assert error.what == f"{key} is not built yet"
+    assert error.what.startswith(what)
     assert error.where == f"{tmp_path / 'r.yaml'}:{column}"
+
+
+def test_the_files_of_a_language_model_are_found_beside_the_recipe_and_it_resolves_to_itself(tmp_path: Path) -> None:
+    text = "task: language_model\ndata: {train: [a.csv, 'hub:some/texts']}\nlanguage_model: {sequence_length: 35}\n"
+    recipe = load_recipe(written(tmp_path, text))
+    assert recipe.values.data.train == [str(tmp_path / "a.csv"), "hub:some/texts"]
+    assert load_recipe(written(tmp_path, recipe.to_yaml())).values == recipe.values
+
+
+def test_a_block_inside_a_classifiers_recipe_has_the_keys_of_data_and_fit(tmp_path: Path) -> None:
+    text = "language_model:\n  train: [a.csv, b.csv]\n  batch_size: 64\n  stages: [{train: head}, {epochs: 10}]\n"
+    recipe = load_recipe(written(tmp_path, text))
+    block = recipe.values.language_model
+    assert block is not None
+    assert (block.train, block.batch_size, block.epochs) == (
+        [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")],
+        64,
+        11,
+    )
+    assert load_recipe(written(tmp_path, recipe.to_yaml())).values == recipe.values
 
 
 def test_a_stage_says_what_it_does_not_inherit_and_the_epochs_are_summed(tmp_path: Path) -> None:
@@ -324,7 +347,7 @@ def test_a_fault_of_a_value_points_at_the_value_as_the_style_page_shows(
     assert str(caught.value).splitlines() == [
         "there is no task named 'multi_lable'",
         "  where: reviews.yaml:1:7",
-        "  next:  did you mean 'multi_label'? available: multi_label, single_label",
+        "  next:  did you mean 'multi_label'? available: language_model, multi_label, single_label",
     ]
 
 
@@ -343,7 +366,9 @@ def test_a_value_of_the_base_that_does_not_suit_points_into_the_base(tmp_path: P
 
 def test_the_shipped_recipes_have_a_sentence_each_and_load() -> None:
     recipes = shipped_recipes()
-    assert list(recipes) == ["demo", "imdb", "imdb_distilbert", "mnli", "pairs", "reviews", "tickets", "toxic"]
+    ours = ["demo", "pairs", "reviews", "tickets"]  # with their data
+    theirs = ["imdb", "imdb_distilbert", "imdb_minilm_mlm", "imdb_ulmfit", "mnli", "mnli_bert", "toxic", "toxic_bert"]
+    assert list(recipes) == sorted([*ours, *theirs])
     for name, sentence in recipes.items():
         assert sentence.endswith("."), name
         assert load_recipe(name).values.data.train, name
@@ -357,4 +382,13 @@ def test_each_line_of_the_shipped_recipes_loads_under_its_comment() -> None:
         bare = [line for line in lines if "#" not in line and line not in ("data:", "fit:", "seed: 13")]
         assert all(line.startswith("  epochs: ") or line.startswith("  learning_rate: ") for line in bare), (name, bare)
         n_seen += 1
-    assert n_seen == 8
+    assert n_seen == 12
+
+
+@pytest.mark.parametrize(
+    "text", ["micro_batch: 8", "accumulate: 2", "stages: [{train: head}, {train: all, micro_batch: 4}]"]
+)
+def test_a_step_is_not_cut_under_a_head_with_batch_norm(tmp_path: Path, text: str) -> None:
+    error = refused(tmp_path, f"head: ulmfit\nfit:\n  {text}\n")
+    assert "would cut it in pieces" in error.what
+    assert error.where == f"{tmp_path / 'r.yaml'}:3:3"

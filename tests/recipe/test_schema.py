@@ -66,3 +66,21 @@ def test_a_part_may_be_one_word_or_a_mapping() -> None:
 def test_a_seed_is_a_whole_number_below_2_to_the_63(value: Any) -> None:
     with pytest.raises(RecipeError, match="seed"):
         load_recipe({"seed": value})
+
+
+def test_a_head_of_ulmfit_begins_with_its_own_defaults() -> None:
+    own = {"name": "ulmfit", "pool": "concat", "hidden": 50, "dropout": 0.4}
+    assert load_recipe({"head": "ulmfit"}).values.head.model_dump() == own
+    assert load_recipe({"head": {"name": "ulmfit", "dropout": 0.2}}).values.head.model_dump() == {**own, "dropout": 0.2}
+    assert load_recipe({"head": "linear"}).values.head.model_dump() == {
+        "name": "linear",
+        "pool": "cls",
+        "hidden": 0,
+        "dropout": 0.1,
+    }
+
+
+@pytest.mark.parametrize(("key", "value"), [("pool", "cls"), ("hidden", 0)])
+def test_a_head_of_ulmfit_without_its_parts_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(RecipeError, match="ulmfit has pool: concat and a hidden layer"):
+        load_recipe({"head": {"name": "ulmfit", key: value}})

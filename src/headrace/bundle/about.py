@@ -14,6 +14,7 @@ from headrace.bundle.manifest import BUNDLE, CheckedFiles
 from headrace.errors import BundleError, HeadraceError
 
 KIND = "classifier"
+LANGUAGE_MODEL = "language_model"
 Threshold = float | Mapping[str, float]
 _VERSIONS_OF = ("headrace", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -87,9 +88,7 @@ def read_about(checked: CheckedFiles) -> tuple[About, dict[str, Any]]:
     raw = checked.json(BUNDLE)
     path = checked.folder / BUNDLE
     if raw.get("kind") != KIND:
-        raise BundleError(
-            f"the bundle is a {raw.get('kind')!r}, not a {KIND!r}", where=str(path), next="take a classifier's bundle"
-        )
+        raise _other_kind(raw.get("kind"), checked.folder)
     try:
         about = About(
             task=str(raw["task"]),
@@ -107,6 +106,13 @@ def read_about(checked: CheckedFiles) -> tuple[About, dict[str, Any]]:
         raise damaged(path, f"it lacks {error.args[0]!r}") from error
     except (TypeError, ValueError, HeadraceError) as error:
         raise damaged(path, str(error)) from error
+
+
+def _other_kind(kind: object, folder: Path) -> BundleError:
+    next_step = "take a classifier's bundle"
+    if kind == LANGUAGE_MODEL:
+        next_step = f"train a classifier on it (`backbone: {folder}`), or let it write: headrace generate {folder} TEXT"
+    return BundleError(f"the bundle is a {kind!r}, not a {KIND!r}", where=str(folder / BUNDLE), next=next_step)
 
 
 def text_settings(raw: Mapping[str, Any]) -> TextSettings:

@@ -23,7 +23,8 @@ from headrace.files import atomic_folder, write_json, write_text
 from headrace.model import Classifier, build_classifier
 from headrace.predict import Compute, Prediction, answers, embed, flags_of, probabilities, score, token_vectors
 from headrace.text.store import TokenStore
-from headrace.text.subwords import Subwords, Texts
+from headrace.text.subwords import Texts
+from headrace.text.tokenizer import Tokenizer, tokenizer_from_json
 
 Text = str | tuple[str, str]
 
@@ -60,7 +61,7 @@ class Bundle:
     """
 
     def __init__(
-        self, classifier: Classifier, subwords: Subwords, about: About, *, folder: Path | None = None, recipe: str = ""
+        self, classifier: Classifier, subwords: Tokenizer, about: About, *, folder: Path | None = None, recipe: str = ""
     ) -> None:
         self.classifier = classifier.eval()
         self.subwords = subwords
@@ -91,7 +92,7 @@ class Bundle:
         if labels != list(classifier.labels.names):
             raise damaged(folder / manifest.LABELS, f"its labels are not those of {manifest.CONFIG}")
         try:
-            subwords = Subwords.from_json(checked.text(manifest.TOKENIZER), tokenizer)
+            subwords = tokenizer_from_json(checked.text(manifest.TOKENIZER), tokenizer)
         except (TypeError, ValueError) as error:
             raise damaged(folder / manifest.BUNDLE, f"its tokenizer settings: {error}") from error
         try:
@@ -288,7 +289,7 @@ class Bundle:
 
 
 def save_bundle(
-    folder: str | Path, *, classifier: Classifier, subwords: Subwords, **content: Unpack[Content]
+    folder: str | Path, *, classifier: Classifier, subwords: Tokenizer, **content: Unpack[Content]
 ) -> Bundle:
     """Write a bundle, whole or not at all, and return the same one in memory.
 

@@ -14,6 +14,7 @@ from headrace.cli_output.answers import (
     similar_answer,
 )
 from headrace.cli_output.checks import check_answer
+from headrace.cli_output.language_models import generated_answer
 from headrace.cli_output.shown import Answer, Table, counted, printable, show, show_error, to_stderr, write_json_line
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "evaluation_answer",
     "explained_answer",
     "exported_answer",
+    "generated_answer",
     "predicted_answer",
     "predictions_answer",
     "printable",

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.cli_output.language_models import language_run_answer
 from headrace.cli_output.shown import Answer, Part, Styled, Table, cut
+from headrace.plugins import LANGUAGE_MODEL
 
 if TYPE_CHECKING:
     from headrace.apply import Found, Predicted
@@ -38,6 +40,8 @@ def recipes_answer(recipes: Mapping[str, str]) -> Answer:
 
 def run_answer(run: Run) -> Answer:
     """Answer `fit`."""
+    if run.evaluation.task == LANGUAGE_MODEL:
+        return language_run_answer(run)
     folder = Path(run.folder)
     value = {
         "run": str(folder),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from headrace.cli_output.language_models import language_check_answer
 from headrace.cli_output.shown import Answer, Part, Styled, Table
 
 if TYPE_CHECKING:
-    from headrace.check import Check
+    from headrace.check import Check, LanguageCheck
 
 MAX_SHOWN_FINDINGS = 30
 MAX_SHOWN_LABELS = 50
@@ -25,8 +26,11 @@ def _percent(share: float) -> str:
 # -- the verbs ----------------------------------------------------------------------------------------------------
 
 
-def check_answer(check: Check, *, recipe: str) -> Answer:
+def check_answer(found: Check | LanguageCheck, *, recipe: str) -> Answer:
     """Answer `check`: exit code 1 if there are findings."""
+    if not hasattr(found, "labels"):  # the class itself would bring torch
+        return language_check_answer(found, recipe=recipe)
+    check = cast("Check", found)
     title = f"{check.recipe}: {check.task}, {len(check.labels)} labels, {check.n_steps:,} steps of training"
     parts = [title, *_count_parts(check), *_length_parts(check), *_batch_parts(check)]
     parts += [*_forecast_parts(check), *_finding_parts(check), *_suspect_parts(check)]

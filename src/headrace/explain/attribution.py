@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headrace.classifier import BothWays, Classifier
 from headrace.errors import DataError, MissingExtra, ModelError, RecipeError, suggestion
 from headrace.explain.explanation import SMALLEST, TOLERANCE, Explanation
 from headrace.explain.places import Placed, place
-from headrace.model import Classifier
 from headrace.text.batch import Batch, collate
 from headrace.text.store import TokenStore
-from headrace.text.subwords import Subwords, Texts
+from headrace.text.subwords import Texts
+from headrace.text.tokenizer import Tokenizer
 
 Target = str | Sequence[str | None] | None
 _Value = Callable[[Tensor], Tensor]
@@ -52,7 +53,7 @@ class Integration:
 
 def explain(
     classifier: Classifier,
-    subwords: Subwords,
+    subwords: Tokenizer,
     texts: Texts,
     *,
     max_length: int,
@@ -201,12 +202,12 @@ def _logits(classifier: Classifier, layer: Any, batch: Batch, embeddings: Tensor
     return logits
 
 
-def _batch(placed: Placed, subwords: Subwords) -> Batch:
+def _batch(placed: Placed, subwords: Tokenizer) -> Batch:
     store = TokenStore.of([placed.encoded])
     return collate(store, np.zeros(1), None, pad_id=subwords.pad_id, uses_token_types=subwords.uses_token_types)
 
 
-def _ends(layer: Any, batch: Batch, is_ordinary: np.ndarray, subwords: Subwords) -> tuple[Tensor, Tensor]:
+def _ends(layer: Any, batch: Batch, is_ordinary: np.ndarray, subwords: Tokenizer) -> tuple[Tensor, Tensor]:
     """Return the embeddings of the baseline and of the text, [1, tokens, width] each."""
     n_known = int(layer.weight.shape[0])
     blank = next((id for id in (subwords.mask_id, subwords.pad_id) if id is not None and id < n_known), 0)
@@ -216,6 +217,12 @@ def _ends(layer: Any, batch: Batch, is_ordinary: np.ndarray, subwords: Subwords)
 
 
 def _embedding_layer(classifier: Classifier) -> Any:
+    if isinstance(classifier, BothWays):
+        raise ModelError(
+            "an answer of two readers, forward and backward, cannot be explained by one table of embeddings",
+            where="backbone: direction",
+            next="explain a classifier that reads in one direction",
+        )
     for owner in (classifier.backbone, getattr(classifier.backbone, "encoder", None)):
         find = getattr(owner, "get_input_embeddings", None)
         layer = find() if find is not None else None

@@ -9,7 +9,8 @@ import numpy as np
 
 from headrace.explain.explanation import ELLIPSIS, Piece, merged
 from headrace.text.layout import Parts, lay_out
-from headrace.text.subwords import Encoded, Subwords, Texts, without_lone_surrogates
+from headrace.text.subwords import Encoded, Texts, without_lone_surrogates
+from headrace.text.tokenizer import Tokenizer
 
 _SPECIAL = -1
 
@@ -50,7 +51,7 @@ class Placed:
         return tuple(found)
 
 
-def place(subwords: Subwords, texts: Texts, *, max_length: int, truncate: str) -> list[Placed]:
+def place(subwords: Tokenizer, texts: Texts, *, max_length: int, truncate: str) -> list[Placed]:
     """Return the tokens of each text or pair with their places.
 
     Args:
@@ -73,7 +74,7 @@ def place(subwords: Subwords, texts: Texts, *, max_length: int, truncate: str) -
     return found
 
 
-def _order(subwords: Subwords, lengths: list[int], *, max_length: int, truncate: str) -> np.ndarray:
+def _order(subwords: Tokenizer, lengths: list[int], *, max_length: int, truncate: str) -> np.ndarray:
     """Return which token stands where: the numbers of the tokens go through the cut in place of their ids."""
     layout = subwords.layout(pair=len(lengths) == 2)
     prefix, middle, suffix = ((_SPECIAL,) * len(ids) for ids in (layout.prefix, layout.middle, layout.suffix))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from headrace import plugins
 from headrace.errors import HeadraceError, RecipeError, suggestion, together
 from headrace.files import sha256_of
+from headrace.recipe.content import content_faults
 from headrace.recipe.document import Document, close_to, parse_override, read_document, yaml_scalar
 from headrace.recipe.document import Path as KeyPath
 from headrace.recipe.places import OVERRIDE, Places, flat
-from headrace.recipe.schema import NOT_BUILT_YET, RecipeValues
+from headrace.recipe.schema import RecipeValues
 
 _FILE_KEYS = ("train", "valid", "test")
 _MEMORY = "memory:"
@@ -134,8 +134,8 @@ def _shipped_document(recipe: str, *, name: str) -> Document:
     data = document.values.get("data", {})
     package = Path(str(importlib.resources.files("headrace")))
     for key in _FILE_KEYS:
-        value = str(data.get(key, ""))
-        if value.startswith("samples/") and (package / value).is_file():
+        value = data.get(key)
+        if isinstance(value, str) and value.startswith("samples/") and (package / value).is_file():
             data[key] = str(package / value)
     return document
 
@@ -168,67 +168,13 @@ def _with_base(places: Places) -> tuple[dict[str, Any], list[HeadraceError]]:
 
 
 def _validated(raw: dict[str, Any], places: Places, faults: list[HeadraceError]) -> RecipeValues | None:
-    for fault in _content_faults(raw):
+    for fault in content_faults(raw):
         faults.append(RecipeError(fault.what, where=places.of(fault.path, is_key=fault.is_key), next=fault.next))
     try:
         return RecipeValues.model_validate(raw)
     except ValidationError as error:
         faults.extend(_faults(error, places))
     return None
-
-
-NOT_BUILT_NEXT = "remove the key; a later version has it"
-
-
-class _Fault(NamedTuple):
-    what: str
-    path: KeyPath
-    next: str
-    is_key: bool = False  # the key is wrong there, whatever its value
-
-
-def _content_faults(raw: Mapping[str, Any]) -> Iterator[_Fault]:
-    """Yield the faults that types cannot tell."""
-    sections = {key: value for key, value in raw.items() if isinstance(value, Mapping)}
-    fit = sections.get("fit", {})
-    given: dict[KeyPath, Any] = {("language_model",): raw.get("language_model")}
-    for path, value in given.items():
-        if value is not None:
-            yield _Fault(f"{'.'.join(map(str, path))} is {NOT_BUILT_YET}", path, NOT_BUILT_NEXT, is_key=True)
-    task = str(raw.get("task", "single_label"))
-    if task == "language_model":
-        yield _Fault(f"task: language_model is {NOT_BUILT_YET}", ("task",), "single_label and multi_label are there")
-    elif task not in plugins.names("task"):
-        yield _Fault(f"there is no task named {task!r}", ("task",), suggestion(task, plugins.names("task")))
-    named: KeyPath = ("backbone", "name") if "backbone" in sections else ("backbone",)
-    if sections.get("backbone", {}).get("name", raw.get("backbone")) == "awd_lstm":
-        yield _Fault(f"backbone: awd_lstm is {NOT_BUILT_YET}", named, "name a hub id, a folder, or minilm")
-    if task == "single_label" and isinstance(sections.get("data", {}).get("label"), list):
-        yield _Fault(
-            "several label columns are for task: multi_label",
-            ("data", "label"),
-            "name one column, or change the task",
-        )
-    if task == "single_label" and fit.get("pos_weight") is not None:
-        what = "fit.pos_weight is for task: multi_label"
-        yield _Fault(what, ("fit", "pos_weight"), "use fit.class_weights", is_key=True)
-    if task == "multi_label" and fit.get("class_weights") is not None:
-        what = "fit.class_weights is for task: single_label"
-        yield _Fault(what, ("fit", "class_weights"), "use fit.pos_weight", is_key=True)
-    yield from _decide_faults(task, sections.get("decide", {}))
-
-
-def _decide_faults(task: str, decide: Mapping[str, Any]) -> Iterator[_Fault]:
-    calibrate, threshold = decide.get("calibrate"), decide.get("threshold", "auto")
-    others = {"single_label": ("platt", "isotonic"), "multi_label": ("temperature",)}
-    if calibrate in others.get(task, ()):
-        suited = "temperature" if task == "single_label" else "platt or isotonic"
-        yield _Fault(f"decide.calibrate: {calibrate} is not for task: {task}", ("decide", "calibrate"), f"use {suited}")
-    if task == "single_label" and threshold not in ("auto", "default"):
-        path: KeyPath = ("decide", "threshold")
-        yield _Fault(
-            "decide.threshold is for task: multi_label", path, "remove it: the highest score wins", is_key=True
-        )
 
 
 def _faults(error: ValidationError, places: Places) -> list[HeadraceError]:
@@ -325,16 +271,32 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         # What is typed on the command line means what the shell completes there.
         return Path.cwd() if recipe.origins.get(path) == OVERRIDE else folder
 
-    data = recipe.values.data
-    changes = {}
-    for key in () if data.url else _FILE_KEYS:  # with url they are paths inside the archive
-        value = getattr(data, key)
-        if value and not value.startswith(("hub:", _MEMORY)) and not (key == "valid" and data.valid_share):
-            changes[f"data.{key}"] = str((start("data", key) / Path(value).expanduser()).resolve())
+    def absolute(section: str, key: str, value: str) -> str:
+        if value.startswith(("hub:", _MEMORY)) or (key == "valid" and value.endswith("%")):
+            return value
+        return str((start(section, key) / Path(value).expanduser()).resolve())
+
+    changes: dict[str, Any] = {}
+    # with url they are paths inside the archive
+    sections = () if recipe.values.data.url else ("data", "language_model")
+    for section, key in ((section, key) for section in sections for key in _FILE_KEYS):
+        value = getattr(getattr(recipe.values, section), key, None)
+        if isinstance(value, list):
+            changes[f"{section}.{key}"] = [absolute(section, key, one) for one in value]
+        elif value:
+            changes[f"{section}.{key}"] = absolute(section, key, value)
     backbone = recipe.values.backbone.name
     place = start("backbone", "name") / backbone
     if place.is_dir() and "/" in backbone:
         changes["backbone.name"] = str(place.resolve())
+    for key in ("weights", "vocabulary", "backward"):
+        value = getattr(recipe.values.backbone, key)
+        if (
+            value
+            and value not in ("none", "pretrained")
+            and (start("backbone", key) / Path(value).expanduser()).exists()
+        ):
+            changes[f"backbone.{key}"] = absolute("backbone", key, value)
     raw = recipe.as_dict()
     for dotted, value in changes.items():
         _put(raw, tuple(dotted.split(".")), value)

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-NOT_BUILT_YET = "not built yet"
-
 
 class Closed(BaseModel):
     """A mapping that takes its own keys and no others."""
@@ -26,6 +24,19 @@ Count = Annotated[int, BeforeValidator(_as_number), Field(ge=1)]
 Rate = Annotated[float, BeforeValidator(_as_number)]
 
 
+def checked_share(value: str) -> str:
+    """Return a place or a share of the training rows.
+
+    Raises:
+        ValueError: The share is none.
+    """
+    if value.endswith("%"):
+        number = value[:-1].strip()
+        if not re.fullmatch(r"\d+(\.\d+)?", number) or not 0 < float(number) < 100:
+            raise ValueError("a share lies between 0% and 100%, such as 10%")
+    return value
+
+
 class Downsample(Closed):
     """Fewer training rows of one kind."""
 
@@ -36,7 +47,9 @@ class Downsample(Closed):
 class DataSettings(Closed):
     """Where the texts are, and what of them is read."""
 
-    train: str | None = Field(None, description="file, folder per label, or hub:owner/name")
+    train: str | list[str] | None = Field(
+        None, description="file, folder per label, or hub:owner/name; for a language model also several of them"
+    )
     valid: str = Field("10%", description="a share of train such as 10%, or a file")
     test: str | None = Field(None, description="file; evaluated once, after training")
     url: str | None = Field(None, description="archive that holds the files")
@@ -57,11 +70,7 @@ class DataSettings(Closed):
     @field_validator("valid")
     @classmethod
     def _share(cls, value: str) -> str:
-        if value.endswith("%"):
-            number = value[:-1].strip()
-            if not re.fullmatch(r"\d+(\.\d+)?", number) or not 0 < float(number) < 100:
-                raise ValueError("a share lies between 0% and 100%, such as 10%")
-        return value
+        return checked_share(value)
 
     @field_validator("text")
     @classmethod
@@ -103,6 +112,9 @@ class BackboneSettings(Closed):
     vocabulary: str | None = Field(None, description="awd_lstm: words of the weights: a .json, .txt or .pkl file")
     drop_mult: Rate | None = Field(None, ge=0, description="awd_lstm: factor of all its dropouts")
     direction: Literal["forward", "backward", "both"] | None = Field(None, description="awd_lstm: how texts are read")
+    backward: str | None = Field(
+        None, description="direction: both over language models: the backward one's bundle; `name` is the forward one's"
+    )
     embedding_size: Count | None = Field(None, description="awd_lstm: numbers of an embedding, 400")
     hidden_size: Count | None = Field(None, description="awd_lstm: numbers of a hidden state, 1152")
     n_layers: Count | None = Field(None, description="awd_lstm: layers, 3")
@@ -229,6 +241,31 @@ class FitSettings(TrainSettings):
         return list(self.stages) if self.stages else [self]
 
 
+class LanguageModelSettings(FitSettings):
+    """The language model that a classifier's encoder is trained as before; keys as in `data` and in `fit`.
+
+    In a recipe with `task: language_model` these keys stand in `data` and `fit`, and only `sequence_length`,
+    `max_length` and `drop_mult` are read here.
+    """
+
+    train: str | list[str] | None = Field(
+        None, description="file or files; the classifier's training texts if not given"
+    )
+    valid: str | None = Field(None, description="a share of train such as 10%, or a file")
+    text: str | list[str] | None = Field(None, description="the text's column, if it is not that of data.text")
+    limit: Count | None = Field(None, description="use this many texts, validation included")
+    max_length: Count | None = Field(
+        None, description="tokens kept of a text; next words: all, masked: data.max_length"
+    )
+    sequence_length: Count = Field(72, description="tokens of a stream in a step; next words")
+    drop_mult: Rate | None = Field(None, ge=0, description="instead of backbone.drop_mult, which is the classifier's")
+
+    @field_validator("valid")
+    @classmethod
+    def _share(cls, value: str | None) -> str | None:
+        return None if value is None else checked_share(value)
+
+
 class Costs(Closed):
     """What a wrong yes and a wrong no cost."""
 
@@ -282,7 +319,9 @@ class RecipeValues(Closed):
     backbone: BackboneSettings = BackboneSettings.model_validate({})
     head: HeadSettings = HeadSettings.model_validate({})
     fit: FitSettings = FitSettings.model_validate({})
-    language_model: Any = Field(None, description=NOT_BUILT_YET)
+    language_model: LanguageModelSettings | None = Field(
+        None, description="trained before the classifier, which takes its encoder"
+    )
     decide: DecideSettings = DecideSettings.model_validate({})
     baseline: bool = Field(True, description="TF-IDF + logistic regression beside the run")
     logger: str | list[str] = Field(

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.evaluation import Interval
 from headrace.files import atomic_file
+from headrace.plugins import LANGUAGE_MODEL
 from headrace.report.parts.data import data
 from headrace.report.parts.decisions import abstention, calibration, thresholds
+from headrace.report.parts.language_model import backward_language_model, language_model, language_model_head, texts
 from headrace.report.parts.look import look
 from headrace.report.parts.quality import confusion, metrics, per_label
 from headrace.report.parts.rows import errors, leaks, slices
@@ -31,6 +33,8 @@ PAGE = "report.html"
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
     look,
     data,
+    language_model,
+    backward_language_model,
     training,
     metrics,
     confusion,
@@ -44,6 +48,8 @@ SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
     forecast,
     settings,
 )
+#: Those of a language model's own report.
+LANGUAGE_MODEL_SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (texts, training, settings)
 _AGAINST_BASELINE = {1: "Better than the baseline", 0: "No clear gain over the baseline", -1: "Worse than the baseline"}
 _MAJORITY = 6  # its series: grey
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -76,7 +82,8 @@ def page_of(report: Mapping[str, Any]) -> str:
         report: The content of report.json; what it lacks, the page leaves out.
     """
     sections, unreadable = [], []
-    for build in SECTIONS:
+    is_language_model = report.get("task") == LANGUAGE_MODEL
+    for build in LANGUAGE_MODEL_SECTIONS if is_language_model else SECTIONS:
         try:
             section = build(report)
         except _MALFORMED as error:
@@ -84,7 +91,8 @@ def page_of(report: Mapping[str, Any]) -> str:
         else:
             sections += [] if section is None else [section]
     page = _environment().get_template("report.html.j2")
-    return page.render(head=_head(report), sections=sections, unreadable=unreadable, foot=_foot(report))
+    head = language_model_head(report) if is_language_model else _head(report)
+    return page.render(head=head, sections=sections, unreadable=unreadable, foot=_foot(report))
 
 
 @cache

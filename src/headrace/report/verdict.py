@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.evaluation import Interval
 from headrace.metrics import MULTI_LABEL
+from headrace.plugins import LANGUAGE_MODEL
 from headrace.report.words import (
     count,
     digits_for,
@@ -84,6 +85,8 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
 def main_metric(report: Mapping[str, Any]) -> str:
     """Return the metric that the verdict speaks of: the baseline's comparison, the one monitored, or the usual."""
     metrics = mapping(report, "metrics")
+    if report.get("task") == LANGUAGE_MODEL:
+        return "perplexity"
     compared = str(mapping(report, "baseline", "verdict").get("metric"))
     monitored = str(mapping(report, "recipe", "fit").get("monitor"))
     usual = _PREFERRED[report.get("task") == MULTI_LABEL]

@@ -24,15 +24,17 @@ _TITLES = {
     "f1_micro": "F1, all labels together",
     "hamming_loss": "Hamming loss",
     "log_loss": "Log loss",
+    "loss": "Loss (nats a token)",
+    "perplexity": "Perplexity",
     "precision": "Precision",
     "recall": "Recall",
     "roc_auc": "ROC AUC",
     "roc_auc_macro": "ROC AUC, mean over labels",
 }
-_SMALLER_IS_BETTER = {"brier", "ece"} | {
+_SMALLER_IS_BETTER = {"brier", "ece", "loss", "perplexity"} | {
     name for metrics in METRICS.values() for name, larger_is_better in metrics.items() if not larger_is_better
 }
-_NO_SHARE = {"log_loss", "brier"}
+_NO_SHARE = {"log_loss", "brier", "loss", "perplexity"}
 
 # Marks that turn the direction of all that follows, even beyond the text they stand in (UAX #9, section 2).
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -16,7 +16,8 @@ from headrace.data.examples import Examples
 from headrace.errors import RunError
 from headrace.files import atomic_folder, remove_leftovers, sha256_of, write_json
 from headrace.text.layout import FlatTokens
-from headrace.text.subwords import Encoded, Subwords
+from headrace.text.subwords import Encoded
+from headrace.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class TokenStore:
 
 def tokenize(
     examples: Examples,
-    subwords: Subwords,
+    subwords: Tokenizer,
     *,
     max_length: int,
     truncate: str,
@@ -144,7 +145,7 @@ def tokenize(
     return written
 
 
-def store_key(examples: Examples, subwords: Subwords, *, max_length: int, truncate: str) -> str:
+def store_key(examples: Examples, subwords: Tokenizer, *, max_length: int, truncate: str) -> str:
     """Return the name of a store: the sha256 of everything that its tokens depend on."""
     return sha256_of(examples.content_key(), subwords.fingerprint, str(max_length), truncate, f"format {FORMAT}")
 
@@ -187,7 +188,7 @@ def _map(path: Path, dtype: str, n: int) -> np.ndarray:
 def _write(
     folder: Path,
     examples: Examples,
-    subwords: Subwords,
+    subwords: Tokenizer,
     *,
     max_length: int,
     truncate: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headrace.errors import ModelError
-from headrace.head import fit_classical
+from headrace.head import Head, fit_classical
 from headrace.predict import embed, score
 from headrace.train.checkpoints import write_best
 from headrace.train.prepare import Part
@@ -36,7 +36,7 @@ def fit_classical_head(session: Session) -> None:
         seed=derived_seed(values.seed, "classical") % 2**32,
         n_labels=len(prepared.labels),
     )
-    if model.head is None:
+    if not isinstance(model.head, Head):
         raise ModelError(f"the head {values.head.name} has no layer", where="head")
     model.head.set_output(weight, bias)
     seconds = time.perf_counter() - started

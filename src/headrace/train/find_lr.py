@@ -14,7 +14,7 @@ import torch
 from headrace.errors import RecipeError, TrainingStopped
 from headrace.files import write_bytes
 from headrace.recipe import Recipe, load_recipe
-from headrace.train.fit import data_plan, say_to_stderr
+from headrace.train.fit import data_plan, refuse_language_model, say_to_stderr
 from headrace.train.prepare import prepare
 from headrace.train.progress import Echo
 from headrace.train.run import RunFolder, default_folder
@@ -56,6 +56,7 @@ def find_lr(
     """
     say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
+    refuse_language_model(resolved.values, "a search for the learning rate")
     folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
     session = Session(
         recipe=resolved.values,

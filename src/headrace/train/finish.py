@@ -23,6 +23,7 @@ from headrace.tables import write_rows
 from headrace.train.checkpoints import best_weights
 from headrace.train.evidence import Evaluated, evaluated, evidence_of
 from headrace.train.fit import Run
+from headrace.train.language.nested import BACKWARD_FOLDER, nested_report, tell_test_share
 from headrace.train.progress import duration
 from headrace.train.resume import Progress
 from headrace.train.sample import Sample
@@ -58,6 +59,11 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | No
     started = time.perf_counter()
     evidence = evidence_of(session, found, progress=progress, change=session.initial_sample.change(Sample.of(model)))
     timing["evidence_s"] = time.perf_counter() - started
+    if recipe.values.language_model is not None:
+        evidence["language_model"] = nested_report(folder)
+        evidence["language_model_backward"] = nested_report(folder, BACKWARD_FOLDER)
+        tested = None if session.prepared.test is None else session.prepared.test.examples
+        tell_test_share(recipe.values, tested, evidence["language_model"], evidence["language_model_backward"])
     actual = {"actual_fit_s": timing["fit_s"], "actual_peak_memory_bytes": timing["peak_memory_bytes"]}
     evidence["forecast"] = None if forecast is None else {**forecast, **actual}
     write_report(

@@ -22,16 +22,16 @@ from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingSto
 from headrace.evaluation import Evaluation
 from headrace.files import write_json, write_text
 from headrace.metrics import METRICS
-from headrace.model import tokenizer_source
-from headrace.plugins import kind_of_task
+from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.recipe.schema import RecipeValues, TrainSettings
-from headrace.train.given import with_sources
+from headrace.train.given import with_files, with_sources
 from headrace.train.prepare import DataPlan, Prepared, prepare
 from headrace.train.progress import Echo, duration
 from headrace.train.run import RunFolder, default_folder
 from headrace.train.signals import Signals
 from headrace.train.standing import FORECAST, clear, evaluated_so, identity, marks, report_of, write_bad_rows
+from headrace.train.tokenizers import tokenizer_place
 
 if TYPE_CHECKING:
     from headrace.train.session import Session
@@ -72,7 +72,7 @@ def fit(
     strict: bool = False,
     echo: Echo | None = None,
 ) -> Run:
-    """Train a classifier, evaluate it, and write a bundle that was proved in a fresh process.
+    """Train a classifier (or a language model), evaluate it, and write a bundle that was proved in a fresh process.
 
     The same call goes on where an earlier one was interrupted, and does nothing when it was finished.
 
@@ -94,6 +94,11 @@ def fit(
     signals = Signals()
     with signals.watched(), folder.lock():
         try:
+            if resolved.values.task == LANGUAGE_MODEL:
+                from headrace.train.language.fit import fit_language_model
+
+                resolved = with_files(resolved, {"train": train, "valid": valid, "test": test})
+                return fit_language_model(resolved, folder, signals, say, force=force)
             resolved = with_sources(
                 resolved,
                 {"train": train, "valid": valid, "test": test},
@@ -134,8 +139,12 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
         _stop_at_findings(done.findings, strict=strict)
         return done
     check_settings(values)
+    if values.language_model is not None:
+        from headrace.train.language.nested import fit_before_classifier
 
-    prepared = prepare(data_plan(values), progress=_telling(say))
+        values = fit_before_classifier(recipe, folder, signals, say, force=force)
+
+    prepared = prepare(data_plan(values), progress=telling(say))
     say(_counts_line(prepared))
     for finding in prepared.findings:
         say(f"{finding.severity}: {finding.what}")
@@ -147,7 +156,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     from headrace.train.session import Session
 
     session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
-    own = identity(values, prepared.fingerprints(), session.initial_sha256)
+    own = identity(recipe.values, prepared.fingerprints(), session.initial_sha256)
     _ = session.initial_sample  # taken now: afterwards the weights have moved
     if force:
         clear(folder)
@@ -158,7 +167,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
         best_file(folder.checkpoints, ended.best)  # without it a finished run stays as it is
     folder.set_identity(own)
     write_text(folder.recipe, recipe.to_yaml())
-    write_json(folder.path / "sources.json", marks(values))
+    write_json(folder.path / "sources.json", marks(recipe.values))
     if report is not None and is_done:
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
@@ -245,7 +254,7 @@ def data_plan(values: RecipeValues) -> DataPlan:
         test=data.test,
         valid_share=share if share is not None else 0.1,
         columns=columns,
-        tokenizer=tokenizer_source(values.backbone.name),
+        tokenizer=tokenizer_place(values.backbone.name),
         revision=values.backbone.revision,
         url=data.url,
         sha256=data.sha256,
@@ -258,6 +267,20 @@ def data_plan(values: RecipeValues) -> DataPlan:
         allow=tuple(data.allow),
         seed=values.seed,
     )
+
+
+def refuse_language_model(values: RecipeValues, what: str) -> None:
+    """Refuse a recipe without labels where labels are needed.
+
+    Raises:
+        RecipeError: Its task is `language_model`.
+    """
+    if values.task == LANGUAGE_MODEL:
+        raise RecipeError(
+            f"{what} is for classifiers, and this recipe trains a language model",
+            where="task: language_model",
+            next="train it with `headrace fit`; its best epoch is picked by fit.monitor",
+        )
 
 
 def check_settings(values: RecipeValues) -> None:
@@ -335,7 +358,7 @@ def say_to_stderr(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _telling(say: Echo) -> Callable[[str, int, int], None]:
+def telling(say: Echo) -> Callable[[str, int, int], None]:
     """Tell long work about every five seconds."""
     last = [time.monotonic()]
 

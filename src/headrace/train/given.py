@@ -31,12 +31,41 @@ def with_sources(recipe: Recipe, given: Mapping[str, Any], folder: Path, columns
     objects = {name: value for name, value in named.items() if name not in paths}
     changes: dict[str, Any] = {}
     for name, value in paths.items():
-        text = str(value)
-        is_place = not text.startswith("hub:") and not text.endswith("%") and recipe.values.data.url is None
-        changes[f"data.{name}"] = str(Path(text).expanduser().resolve()) if is_place else text
+        changes[f"data.{name}"] = _place(str(value), recipe)
     if objects:
         changes |= _keep_in_folder(recipe, objects, paths, folder, columns)
     return recipe.with_values(changes, origin="given in Python") if changes else recipe
+
+
+def with_files(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """Put files given in Python into the recipe of a language model, which reads no objects in memory.
+
+    Args:
+        recipe: The resolved recipe.
+        given: `train` (a place or several), `valid` and `test`, or None.
+
+    Raises:
+        RecipeError: One of them is in memory.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        places = value if isinstance(value, list | tuple) and name == "train" else [value]
+        if not all(isinstance(place, str | Path) for place in places):
+            raise RecipeError(
+                f"{name} is in memory, and a language model reads files",
+                where="fit(train=, valid=, test=)",
+                next="write the texts into a .jsonl or .parquet file, and give its path",
+            )
+        found = [_place(str(place), recipe) for place in places]
+        changes[f"data.{name}"] = found if len(found) > 1 else found[0]
+    return recipe.with_values(changes, origin="given in Python") if changes else recipe
+
+
+def _place(text: str, recipe: Recipe) -> str:
+    is_path = not text.startswith("hub:") and not text.endswith("%") and recipe.values.data.url is None
+    return str(Path(text).expanduser().resolve()) if is_path else text
 
 
 def _keep_in_folder(

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from headrace import plugins
+from headrace.bundle.language_model import is_language_model
 from headrace.data.examples import LabelSet
 from headrace.evaluate import METRICS, monitor_value
 from headrace.model import Classifier, HeadSettings, build_classifier, load_classifier
+from headrace.recipe.schema import BackboneSettings
 from headrace.text.batch import Batch
 from headrace.train.data import StepBatch
+from headrace.train.language.model import encoders_of
 from headrace.train.stages import Stage
 from headrace.train.stepped import SteppedModule, derived_seed
 
@@ -26,7 +29,7 @@ class ClassifierModule(SteppedModule):
     they come in; so `accumulate_grad_batches` and `gradient_clip_val` belong to the module, not to the Trainer.
 
     Args:
-        backbone: Hub id, folder, `minilm`, a mapping with `name` and settings, or a finished Classifier.
+        backbone: Hub id, folder, `minilm`, the bundle of a language model, a mapping with `name` and settings, or a finished Classifier.
         labels: Names of the labels, in the order of the outputs.
         task: `single_label` or `multi_label`.
         head: Fields of HeadSettings.
@@ -87,8 +90,9 @@ class ClassifierModule(SteppedModule):
             return build_classifier(dict(backbone["classifier"]))
         torch.manual_seed(derived_seed(self.seed, "head"))
         settings = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+        is_bundle = is_language_model(str(settings.get("name")))
         return load_classifier(
-            backbone=settings,
+            backbone=encoders_of(BackboneSettings(**settings)) if is_bundle else settings,
             head=HeadSettings(**head),
             labels=self.labels,
             multi_label=self.kind == "multi_label",
@@ -106,8 +110,9 @@ class ClassifierModule(SteppedModule):
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(step.batches):
             with self.gradient_stays_here(index + 1 < len(step.batches)):
-                logits = self(batch)
-                losses = self.losses(logits, batch)
+                each = self.model.each_logits(batch)
+                losses = torch.stack([self.losses(logits, batch) for logits in each]).mean(dim=0)
+                logits = self.model.joined([one.detach() for one in each])
                 if self.keeps_seen and not step.is_filler and batch.targets is not None:
                     self._seen.append((logits.detach().float().cpu(), batch.targets.cpu()))
                 # DDP averages gradients over processes; the mean over all texts of the step is wanted.

@@ -20,7 +20,8 @@ from headrace.data.split import limit, split
 from headrace.errors import DataError
 from headrace.files import cache_folder, sha256_of
 from headrace.text.store import TokenStore, tokenize
-from headrace.text.subwords import Subwords
+from headrace.text.tokenizer import Tokenizer
+from headrace.train.tokenizers import tokenizer_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -31,7 +32,7 @@ class DataPlan:
 
     Attributes:
         train, valid, test: Paths, `hub:` references or objects in memory. Without `valid`, `valid_share` of train.
-        tokenizer: Folder or hub id of the tokenizer.
+        tokenizer: Folder or hub id of the tokenizer; `awd_lstm` for the words of the training texts.
         downsample: `rows` and `to` of data.downsample, or None.
     """
 
@@ -99,7 +100,7 @@ class Prepared:
     valid: Part
     test: Part | None
     labels: LabelSet
-    subwords: Subwords
+    subwords: Tokenizer
     findings: tuple[Finding, ...] = field(default=())
     bad_rows: tuple[BadRow, ...] = field(default=())
     n_bad_rows: int = 0  # of each source `bad_rows` holds the first 10,000
@@ -149,7 +150,9 @@ def prepare(plan: DataPlan, *, cache: Path | None = None, progress: Progress | N
     else:
         train_rows, valid_rows = np.arange(len(whole)), np.arange(len(own_valid))
     train_rows, findings = _balanced(plan, whole, train_rows, labels)
-    subwords = Subwords.load(plan.tokenizer, revision=plan.revision)
+    subwords = tokenizer_of(
+        plan.tokenizer, [whole.take(train_rows)], revision=plan.revision, cache=cache, progress=progress
+    )
     train_store = _tokens(plan, whole, subwords, cache, progress, "train")
     train = _part("train", whole, train_store, train_rows, labels)
     if own_valid is None:
@@ -213,7 +216,7 @@ def _balanced(plan: DataPlan, whole: Examples, rows: np.ndarray, labels: LabelSe
 
 
 def _tokens(
-    plan: DataPlan, examples: Examples, subwords: Subwords, cache: Path, progress: Progress | None, name: str
+    plan: DataPlan, examples: Examples, subwords: Tokenizer, cache: Path, progress: Progress | None, name: str
 ) -> TokenStore:
     def told(done: int, total: int) -> None:
         if progress is not None:

@@ -18,7 +18,7 @@ from headrace.train.resume import Keeper
 from headrace.train.stepped import SteppedModule
 
 # Of the metrics, those that say most; all of them are in report.json and in the logger.
-SHOWN_METRICS = ("accuracy", "f1_macro", "roc_auc_macro")
+SHOWN_METRICS = ("perplexity", "accuracy", "f1_macro", "roc_auc_macro")
 LINE_EVERY_S = 5.0
 LINE_EVERY_STEPS = 20
 

@@ -14,7 +14,7 @@ from headrace.compare.runs import SEED_FOLDER, SEEDS_FILE
 from headrace.errors import RecipeError, RunError
 from headrace.files import write_json
 from headrace.recipe import Recipe, load_recipe
-from headrace.train.fit import Run, fit, monitored, say_to_stderr
+from headrace.train.fit import Run, fit, monitored, refuse_language_model, say_to_stderr
 from headrace.train.progress import Echo
 from headrace.train.run import default_folder
 
@@ -141,6 +141,7 @@ def fit_seeds(
     """
     given = list(options.get("overrides", ()))
     resolved = load_recipe(recipe, overrides=given)
+    refuse_language_model(resolved.values, "a comparison of several seeds")
     chosen = seeds_from(seeds, first=resolved.values.seed)
     folder = Path(out) if out is not None else default_folder(resolved)
     if (folder / "run.json").exists():

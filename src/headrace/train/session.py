@@ -47,7 +47,9 @@ class Session(Training):
         from headrace.train.fit import loss_weights
 
         values = self.recipe
-        check_words(values.backbone.name, self.prepared.subwords)
+        for place in (values.backbone.name, values.backbone.backward):
+            if place is not None:
+                check_words(place, self.prepared.subwords)
         backbone = {k: v for k, v in values.backbone.model_dump().items() if v is not None}
         if values.backbone.name == AWD_LSTM:
             backbone["words"] = words_in(self.prepared.subwords)

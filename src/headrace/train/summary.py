@@ -22,7 +22,7 @@ from headrace.text.statistics import (
     padding_share,
     suggested_length,
 )
-from headrace.text.subwords import Subwords
+from headrace.text.tokenizer import Tokenizer
 from headrace.train.data import Steps, TextDataModule
 from headrace.train.prepare import Part, Prepared
 
@@ -271,14 +271,14 @@ def _text(prepared: Prepared, row: int) -> ShownText:
     )
 
 
-def special_ids(subwords: Subwords, *, is_pair: bool) -> frozenset[int]:
+def special_ids(subwords: Tokenizer, *, is_pair: bool) -> frozenset[int]:
     """Return the ids of the tokens that are no piece of text: those around and between texts, unknown, mask, padding."""
     layout = subwords.layout(pair=is_pair)
     found = {*layout.prefix, *layout.middle, *layout.suffix, subwords.pad_id, subwords.unk_id, subwords.mask_id}
     return frozenset(id for id in found if id is not None)
 
 
-def shown_tokens(ids: Sequence[int] | np.ndarray, subwords: Subwords, *, special: frozenset[int]) -> list[ShownToken]:
+def shown_tokens(ids: Sequence[int] | np.ndarray, subwords: Tokenizer, *, special: frozenset[int]) -> list[ShownToken]:
     """Return tokens as text; joined, those between two special tokens are the text that the tokenizer decodes.
 
     A character of several tokens stands with the last of them, and the others are empty.

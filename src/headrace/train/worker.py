@@ -10,6 +10,7 @@ from headrace.errors import HeadraceError
 from headrace.files import write_json
 from headrace.recipe import load_recipe
 from headrace.train.fit import data_plan, say_to_stderr
+from headrace.train.language.nested import with_encoder
 from headrace.train.prepare import prepare
 from headrace.train.run import RunFolder
 from headrace.train.session import Session
@@ -24,10 +25,9 @@ def work(path: Path) -> int:
     try:
         with signals.watched():
             recipe = load_recipe(folder.recipe)
-            prepared = prepare(data_plan(recipe.values))
-            training = Session(
-                recipe=recipe.values, prepared=prepared, folder=folder, signals=signals, say=say_to_stderr
-            )
+            values = with_encoder(recipe.values, path)
+            prepared = prepare(data_plan(values))
+            training = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say_to_stderr)
             training.train_in_this_process()
     except HeadraceError as error:
         write_json(path / "worker_error.json", {**error.as_dict(), "exit_code": error.exit_code})

@@ -51,6 +51,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Optimizer steps", count(timing.get("n_steps")), timing.get("n_steps")),
         ("Training took", duration(finite(timing.get("fit_s"))), timing.get("fit_s")),
         ("Texts a second", number(finite(timing.get("train_texts_per_s")), 1), timing.get("train_texts_per_s")),
+        ("Tokens a second", count(timing.get("train_tokens_per_s")), timing.get("train_tokens_per_s")),
         ("Largest memory", size(finite(timing.get("peak_memory_bytes"))), timing.get("peak_memory_bytes")),
     ]
     return [(label, text) for label, text, value in found if finite(value) is not None]

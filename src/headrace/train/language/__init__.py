@@ -1,0 +1,1 @@
+"""Language models: their texts, their batches, their training and what it leaves behind."""

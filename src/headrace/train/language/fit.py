@@ -1,0 +1,105 @@
+"""`fit` of a recipe with `task: language_model`: from texts to a proved bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headrace.evaluation import Evaluation
+from headrace.files import write_json, write_text
+from headrace.recipe import Recipe
+from headrace.train.fit import Run, telling
+from headrace.train.language.prepare import LanguageData, prepare_language
+from headrace.train.progress import Echo, duration
+from headrace.train.run import RunFolder
+from headrace.train.signals import Signals
+from headrace.train.standing import clear, identity, marks, report_of, write_bad_rows
+
+
+def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool = False) -> Run:
+    """Train a language model, measure it, and write a bundle that was proved in a fresh process.
+
+    Args:
+        recipe: With `task: language_model`.
+        folder: Locked by the caller.
+        signals: Watched by the caller.
+        say: Takes each line that a person should see.
+        force: Start anew in a folder that holds another run.
+
+    Raises:
+        HeadraceError: What is wrong, where, and what to do next.
+    """
+    from headrace.train.language.training import check_devices, monitored
+    from headrace.train.trainer import check_loggers, check_trainer_arguments
+
+    values = recipe.values
+    started = time.perf_counter()
+    done = None if force else _finished(recipe, folder)
+    if done is not None:
+        say(f"already finished: {folder.path} holds this run; nothing was trained")
+        return done
+    monitored(values.fit.monitor, "fit.monitor")
+    check_trainer_arguments(values.trainer)
+    check_devices(values.trainer)
+    check_loggers(values.logger)
+    prepared = prepare_language(values, progress=telling(say))
+    for line in counts_lines(prepared):
+        say(line)
+
+    from headrace.train.language.finish import finish_language_model
+    from headrace.train.language.training import LanguageTraining
+
+    training = LanguageTraining(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
+    own = identity(values, prepared.fingerprints(), training.initial_sha256)
+    if force:
+        clear(folder)
+    folder.refuse_other(own)
+    report = report_of(folder)
+    folder.set_identity(own)
+    write_text(folder.recipe, recipe.to_yaml())
+    write_json(folder.path / "sources.json", marks(values))
+    if report is not None and training.result() is not None:
+        say(f"already finished: {folder.path} holds this run; nothing was trained")
+        return _run(folder, report, was_finished=True)
+    folder.set_status("preparing")
+    write_bad_rows(folder, prepared.bad_rows)
+    training.train()
+    folder.set_status("evaluating")
+    run = finish_language_model(training, recipe=recipe)
+    folder.set_status("finished")
+    say(f"finished in {duration(time.perf_counter() - started)}: {folder.path}")
+    return run
+
+
+def counts_lines(prepared: LanguageData) -> list[str]:
+    """Return what a person should know of the texts: files, splits, words, and whether test texts are among them."""
+    files = ", ".join(f"{Path(file.source).name} ({len(file):,} texts)" for file in prepared.train.files)
+    splits = ", ".join(f"{len(part):,} {part.name} ({part.corpus.n_tokens:,} tokens)" for part in prepared.parts)
+    words, unknown = prepared.tokenizer.vocabulary_size, prepared.valid.corpus.unknown_share
+    lines = [
+        f"training texts from {files}; no label is read",
+        f"{splits}; {words:,} words, {unknown:.2%} of the validation tokens unknown",
+    ]
+    if prepared.test_share:
+        lines.append(f"note: {prepared.test_share:.1%} of the test texts stand among the training texts, too")
+    return lines
+
+
+def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
+    """Return the finished run if recipe and files are the very same, without reading data or model again."""
+    report = report_of(folder)
+    try:
+        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
+        kept = json.loads((folder.path / "sources.json").read_text("utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    if report is None or not same or kept != marks(recipe.values):
+        return None
+    return _run(folder, report, was_finished=True)
+
+
+def _run(folder: RunFolder, report: Mapping[str, Any], *, was_finished: bool) -> Run:
+    return Run(folder.path, folder.bundle, Evaluation.from_dict(report), (), report["timing"], was_finished)

@@ -1,0 +1,164 @@
+"""What the training of a language model would read: files, tokens, words, and a shown batch; no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headrace.backbones._language import NEXT_WORD
+from headrace.bundle.language_model import predicted_by
+from headrace.recipe import Recipe
+from headrace.recipe.schema import RecipeValues
+from headrace.text.batch import collate
+from headrace.text.masks import Masks
+from headrace.text.plan import Plan
+from headrace.train.language.prepare import LanguageData, block_of, prepare_language
+from headrace.train.language.streams import Streams
+from headrace.train.language.training import check_devices, monitored
+from headrace.train.trainer import check_trainer_arguments
+
+N_SHOWN = 2
+N_SHOWN_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """One split of the texts.
+
+    Attributes:
+        files: Each file's name and how many of its texts are in this split.
+        cut_share, unknown_share: Of the texts, and of the tokens; in [0, 1].
+    """
+
+    name: str
+    n_texts: int
+    n_tokens: int
+    mean_tokens: float
+    longest: int
+    cut_share: float
+    unknown_share: float
+    files: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """What the model sees, and what it shall say: tokens as the vocabulary writes them.
+
+    Attributes:
+        seen: The inputs.
+        wanted: Next words: the inputs one token on. Masked words: what stood there, and nothing elsewhere.
+    """
+
+    seen: list[str]
+    wanted: list[str]
+
+
+@dataclass(frozen=True)
+class LanguageCheck:
+    """What a recipe with `task: language_model` would train on.
+
+    Attributes:
+        kind: `next_word` or `masked_word`.
+        n_words: Size of the vocabulary.
+        n_steps: Optimizer steps of all epochs.
+        n_streams: Read side by side, of `sequence_length` tokens a step; of masked words the texts of a step.
+        test_share: Share of the test texts that stand among the training texts, too; None without any.
+        batch: The beginning of the first step, two streams (or texts) of it.
+    """
+
+    recipe: str
+    kind: str
+    splits: list[TextSplit]
+    n_words: int
+    n_steps: int
+    n_streams: int
+    sequence_length: int | None
+    test_share: float | None
+    batch: list[ShownPair]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to mend; texts without labels have no findings."""
+        return True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"task": "language_model", **asdict(self)}
+
+
+def check_language_model(recipe: Recipe, *, progress: Callable[[str, int, int], None] | None = None) -> LanguageCheck:
+    """Read recipe and texts as `fit` would, and tell what is there; nothing is trained.
+
+    Raises:
+        HeadraceError: The faults of the recipe or of a file.
+    """
+    values = recipe.values
+    monitored(values.fit.monitor, "fit.monitor")
+    check_trainer_arguments(values.trainer)
+    check_devices(values.trainer)
+    prepared = prepare_language(values, progress=progress)
+    kind = predicted_by(values.backbone.name)
+    found = _next_words(values, prepared) if kind == NEXT_WORD else _masked_words(values, prepared)
+    batch, n_steps, n_streams, length = found
+    return LanguageCheck(
+        recipe=recipe.name,
+        kind=kind,
+        splits=[_split(prepared, name) for name in range(len(prepared.parts))],
+        n_words=prepared.tokenizer.vocabulary_size,
+        n_steps=n_steps * values.fit.epochs,
+        n_streams=n_streams,
+        sequence_length=length,
+        test_share=prepared.test_share,
+        batch=batch,
+    )
+
+
+def _split(prepared: LanguageData, place: int) -> TextSplit:
+    part = prepared.parts[place]
+    corpus = part.corpus
+    return TextSplit(
+        name=part.name,
+        n_texts=len(part),
+        n_tokens=corpus.n_tokens,
+        mean_tokens=float(corpus.lengths.mean()),
+        longest=int(corpus.lengths.max()),
+        cut_share=corpus.cut_share,
+        unknown_share=corpus.unknown_share,
+        files=[(file.source, len(file)) for file in part.files],
+    )
+
+
+def _next_words(values: RecipeValues, prepared: LanguageData) -> tuple[list[ShownPair], int, int, int]:
+    length = block_of(values).sequence_length
+    streams = Streams.of(
+        prepared.train.corpus,
+        n_streams=values.fit.batch_size,
+        sequence_length=length,
+        seed=values.seed,
+        is_backward=values.backbone.direction == "backward",
+    )
+    inputs, targets = streams.step(0, 0)
+    names = prepared.tokenizer.tokens
+    batch = [
+        ShownPair(names(seen[:N_SHOWN_TOKENS]), names(wanted[:N_SHOWN_TOKENS]))
+        for seen, wanted in zip(inputs[:N_SHOWN], targets[:N_SHOWN], strict=True)
+    ]
+    return batch, streams.n_steps, streams.n_streams, length
+
+
+def _masked_words(values: RecipeValues, prepared: LanguageData) -> tuple[list[ShownPair], int, int, None]:
+    tokenizer, train = prepared.tokenizer, prepared.train.corpus
+    plan = Plan(n_rows=len(train), batch_size=values.fit.batch_size, seed=values.seed)
+    rows = plan.rows(0, 0)
+    padding: dict[str, Any] = {"pad_id": tokenizer.pad_id, "uses_token_types": tokenizer.uses_token_types}
+    masks = Masks.of(tokenizer, seed=values.seed)
+    batch = []
+    for row in rows[:N_SHOWN]:
+        texts = collate(train, rows[rows == row][:1], None, **padding)
+        seen, places, stood = masks.of_batch(texts, epoch=0)
+        wanted = [""] * seen.shape[1]
+        for place, name in zip(places.tolist(), tokenizer.tokens(stood), strict=True):
+            wanted[place] = name
+        batch.append(ShownPair(tokenizer.tokens(seen[0])[:N_SHOWN_TOKENS], wanted[:N_SHOWN_TOKENS]))
+    return batch, plan.n_steps, len(rows), None

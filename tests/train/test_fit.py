@@ -149,7 +149,7 @@ def test_balanced_weights_come_from_the_training_rows(tmp_path: Path, backbone: 
     values = load_recipe(recipe(file, backbone, fit__class_weights="balanced")).values
     prepared = prepare(data_plan(values))
     counts = np.bincount(prepared.train.targets)
-    found = loss_weights(values, prepared)["class_weights"]
+    found = loss_weights(values.fit, prepared)["class_weights"]
     assert found == pytest.approx((counts.sum() / (2 * counts)).tolist())
 
 

@@ -366,3 +366,13 @@ def test_each_end_of_a_probe_is_told(
     assert found.fit_s is None
     assert found.reason is not None
     assert said in found.reason
+
+
+def test_what_does_not_learn_costs_no_way_back() -> None:
+    whole = estimate(load(), answer(n_groups=8)).fit_s
+    assert whole is not None
+    for train, share in (("head", 1 / 3), ("1 group", (1 + 2 / 6) / 3), ("all", 1.0)):
+        found = estimate(load(learning=((train, 2),)), answer(n_groups=8)).fit_s
+        assert found == pytest.approx(share * whole)
+    mixed = estimate(load(learning=(("head", 1), ("all", 3))), answer(n_groups=8)).fit_s
+    assert mixed == pytest.approx((1 / 3 + 3) / 4 * whole)

@@ -14,10 +14,10 @@ import torch
 
 from headrace.errors import HeadraceError, ModelError
 from headrace.recipe.schema import RecipeValues
-from headrace.train.fit import loss_weights
 from headrace.train.prepare import Prepared
 from headrace.train.probe import Answer, Measured, Order, ask, packed, peak_resident_bytes
 from headrace.train.session import untrained
+from headrace.train.stages import n_learning
 from headrace.train.trainer import n_devices, resolved_precision
 from headrace.train.workload import N_REQUIRED, Picked, Workload, memory_weight, work, workload
 
@@ -223,6 +223,7 @@ def estimate(load: Workload, answer: Answer, *, clock: str = "wall_s") -> Foreca
     validating = _model(answer.valid, clock, is_step=False)
     training = scoring if load.is_classical else _model(_warm(answer.steps), clock, is_step=True, packed=answer.packs)
     fit_s = training.seconds(load.packed if answer.packs else load.trained)
+    fit_s *= learning_share(load.learning, answer.n_groups)
     evaluate_s = scoring.seconds(load.evaluated)
     n_saves = 0.0 if load.is_classical else load.n_epochs + fit_s / load.checkpoint_every_s
     # The proof of the bundle is one more start.
@@ -274,14 +275,23 @@ def _renumbered(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[int
 
 
 def _module_arguments(values: RecipeValues, prepared: Prepared) -> dict[str, Any]:
-    """Return what the run's module is made of, see `Session.module`."""
-    session = untrained(values, prepared)
-    return {
-        "backbone": {k: v for k, v in values.backbone.model_dump().items() if v is not None},
-        "labels": list(prepared.labels.names),
-        "task": values.task,
-        "head": values.head.model_dump(),
-        "stage": {**session.stages[-1].as_dict(), "train": "all"},
-        "loss": loss_weights(session.phases[-1], prepared),
-        "seed": values.seed,
-    }
+    """Return what the run's module is made of; all of it learns, and what a stage fixes is reckoned afterwards."""
+    found = untrained(values, prepared).module_arguments
+    return {**found, "stage": {**found["stage"], "train": "all"}}
+
+
+def learning_share(learning: Sequence[tuple[str, int]], n_groups: int) -> float:
+    """Return the cost of an epoch as a share of one in which everything learns, the mean over all epochs.
+
+    Of a pass about a third goes up and two thirds come back, and these only through the layers that learn. What is kept
+    of layers that do not learn is not reckoned with.
+
+    Args:
+        learning: Of each stage what learns, as in the recipe, and its epochs.
+        n_groups: Of the model: embeddings, layers, head; 0 where it is not known.
+    """
+    n_layers = n_groups - 2
+    if n_layers < 1 or not learning:
+        return 1.0
+    shares = [(1 + 2 * min(1.0, (n_learning(train, n_groups) - 1) / n_layers)) / 3 for train, _ in learning]
+    return float(np.average(shares, weights=[epochs for _, epochs in learning]))

@@ -105,6 +105,7 @@ class Answer:
         device_bytes: Largest reserved memory of the accelerator, or None on a CPU.
         width: Of a text's features.
         packs: Training lays texts end to end: there is no padding.
+        n_groups: Groups of parameters, from the embeddings to the head.
     """
 
     load_s: float
@@ -116,6 +117,7 @@ class Answer:
     device_bytes: int | None
     width: int
     packs: bool = False
+    n_groups: int = 0
 
 
 # -- in the caller's process ---------------------------------------------------------------------------------------
@@ -245,6 +247,7 @@ def _measure(order: Order, module: ClassifierModule, folder: Path, *, load_s: fl
         device_bytes=int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else None,
         width=module.model.backbone.width,
         packs=packs,
+        n_groups=len(module.groups()),
     )
     return {name: [vars(one) for one in v] if isinstance(v, tuple) else v for name, v in vars(found).items()}
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightning
 
@@ -44,24 +45,11 @@ class Session(Training):
     @cached_property
     def module(self) -> ClassifierModule:
         """The classifier with its initial weights: a pure function of recipe and seed."""
-        from headrace.train.fit import loss_weights
-
         values = self.recipe
         for place in (values.backbone.name, values.backbone.backward):
             if place is not None:
                 check_words(place, self.prepared.subwords)
-        backbone = {k: v for k, v in values.backbone.model_dump().items() if v is not None}
-        if values.backbone.name == AWD_LSTM:
-            backbone["words"] = words_in(self.prepared.subwords)
-        module = ClassifierModule(
-            backbone,
-            self.prepared.labels.names,
-            task=values.task,
-            head=values.head.model_dump(),
-            stage=self.stages[0].as_dict(),
-            loss=loss_weights(self.phases[0], self.prepared),
-            seed=values.seed,
-        )
+        module = ClassifierModule(**self.module_arguments)
         longest = module.model.backbone.max_tokens
         if longest is not None and values.data.max_length > longest:
             raise RecipeError(
@@ -70,6 +58,25 @@ class Session(Training):
                 next=f"set data.max_length to {longest} or less",
             )
         return module
+
+    @property
+    def module_arguments(self) -> dict[str, Any]:
+        """What the module is made of, as plain values: another process makes the same of it."""
+        from headrace.train.fit import loss_weights
+
+        values = self.recipe
+        backbone = {k: v for k, v in values.backbone.model_dump().items() if v is not None}
+        if values.backbone.name == AWD_LSTM:
+            backbone["words"] = words_in(self.prepared.subwords)
+        return {
+            "backbone": backbone,
+            "labels": list(self.prepared.labels.names),
+            "task": values.task,
+            "head": values.head.model_dump(),
+            "stage": self.stages[0].as_dict(),
+            "loss": loss_weights(self.phases[0], self.prepared),
+            "seed": values.seed,
+        }
 
     @cached_property
     def packs(self) -> bool:

@@ -82,6 +82,7 @@ class Workload:
         data_bytes: Of texts and tokens, mapped into memory.
         n_trained_rows: Training rows, of which a classical head keeps the features.
         is_classical: The head is fitted by scikit-learn.
+        learning: Of each stage what learns, and its epochs.
     """
 
     n_steps: int
@@ -95,6 +96,7 @@ class Workload:
     data_bytes: int
     n_trained_rows: int
     is_classical: bool
+    learning: tuple[tuple[str, int], ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -148,6 +150,7 @@ def workload(values: RecipeValues, prepared: Prepared, *, packs: bool | None = N
         data_bytes=_data_bytes(prepared),
         n_trained_rows=len(part),
         is_classical=session.is_classical,
+        learning=() if session.is_classical else tuple((stage.train, stage.epochs) for stage in session.stages),
     )
     probed = _picked_steps(part, counted, costliest) if counted else []
     scored = [costliest] if session.is_classical else []

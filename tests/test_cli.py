@@ -34,6 +34,7 @@ VERBS = [
     "predict",
     "embed",
     "similar",
+    "generate",
     "export",
 ]
 LIGHT = "import sys; from headrace.cli import run; code = run(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
@@ -122,7 +123,7 @@ def test_recipes_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert out.startswith("# Toxic comments")
     assert "label: [toxic, severe_toxic, obscene, threat, insult, identity_hate]" in out
-    assert len(answered(capsys, "recipes")[1]["recipes"]) == 8
+    assert len(answered(capsys, "recipes")[1]["recipes"]) == 12
     assert answered(capsys, "recipes", "mnli")[1]["recipe"].startswith("# MNLI")
 
 

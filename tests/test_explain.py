@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
+from headrace.backbones._base import Backbone, ParameterGroups
 from headrace.data.examples import LabelSet
 from headrace.errors import DataError, MissingExtra, ModelError, RecipeError
 from headrace.explain import Explanation, Integration, Piece, as_html, as_markup, as_styled, explain
@@ -161,7 +162,7 @@ def test_a_model_that_is_a_sum_over_its_tokens_is_explained_exactly(folders: dic
     assert [[word.text for word in side] for side in found.strongest(1)] == [["lovely"], ["worse"]]
 
 
-class Additive(torch.nn.Module):
+class Additive(Backbone):
     """A backbone whose hidden states are its embeddings."""
 
     family = "additive"
@@ -173,6 +174,12 @@ class Additive(torch.nn.Module):
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.table
+
+    def groups(self) -> ParameterGroups:
+        return [("embeddings", list(self.table.parameters()))]
+
+    def config(self) -> dict[str, Any]:
+        return {"backbone": "additive"}
 
     def forward(self, batch: Any) -> torch.Tensor:
         hidden: torch.Tensor = self.table(batch.input_ids)

@@ -218,7 +218,7 @@ def test_a_language_models_encoder_becomes_a_classifiers_with_other_dropouts() -
         ({"revision": "main"}, "the backbone has no setting 'revision'", "available"),
         ({"weights": "pretrained"}, "are not downloaded by Headrace", "wt103-fwd.tgz"),
         ({"words": None}, "needs the words of its texts", "words"),
-        ({"direction": "both"}, "one model does not read in the direction 'both'", "available: backward, forward"),
+        ({"direction": "up"}, "one model does not read in the direction 'up'", "available: backward, forward"),
         ({"n_layers": 0}, "n_layers is 0", "change it"),
     ],
 )

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
-import torch
 
 from headrace import plugins
 from headrace.bundle import manifest
 from headrace.bundle.about import KIND, About, TextSettings, Threshold, damaged, read_about, text_settings, versions
-from headrace.bundle.weights import Unfilled, read_weights, save_weights
+from headrace.bundle.weights import read_model, save_weights
 from headrace.data.rows import RowBatch
 from headrace.decide.decision import Decision
-from headrace.errors import BundleError, DataError, ModelError
+from headrace.errors import DataError
 from headrace.explain import Explanation, explain
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.model import Classifier, build_classifier
@@ -88,7 +87,7 @@ class Bundle:
         checked = manifest.check_files(folder)
         about, tokenizer = read_about(checked)
         labels = checked.json(manifest.LABELS).get("labels")
-        classifier = _classifier(checked)
+        classifier = read_model(checked, build_classifier)
         if labels != list(classifier.labels.names):
             raise damaged(folder / manifest.LABELS, f"its labels are not those of {manifest.CONFIG}")
         try:
@@ -316,21 +315,3 @@ def save_bundle(
     bundle = Bundle(classifier, subwords, about, folder=Path(folder), recipe=content["recipe_yaml"])
     bundle.save(folder)
     return bundle
-
-
-def _classifier(checked: manifest.CheckedFiles) -> Classifier:
-    """Return the classifier with the file's weights; what is not in the file is refused, never left random."""
-    config = checked.json(manifest.CONFIG)
-    path = checked.folder / manifest.WEIGHTS
-    try:
-        with torch.device("meta"):  # shapes alone: an absurd config takes no memory
-            expected = build_classifier(config).state_dict()
-        tensors = read_weights(path, expected)
-        with torch.random.fork_rng(devices=[]), Unfilled(len(expected)):
-            classifier = build_classifier(config)
-    except ModelError as error:
-        raise BundleError(
-            error.what, where=str(checked.folder / manifest.CONFIG), next=error.next or "take the original bundle"
-        ) from error
-    classifier.load_state_dict(tensors, strict=True)
-    return classifier.eval()

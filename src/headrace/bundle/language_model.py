@@ -18,9 +18,9 @@ from headrace.backbones._next_word import NextWordModel
 from headrace.bundle import manifest
 from headrace.bundle.about import LANGUAGE_MODEL, damaged, versions
 from headrace.bundle.generate import Sampling, generate
-from headrace.bundle.weights import Unfilled, read_weights, save_weights
+from headrace.bundle.weights import read_model, save_weights
 from headrace.data.rows import RowBatch
-from headrace.errors import BundleError, DataError, ModelError
+from headrace.errors import BundleError, DataError
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.text.batch import collate
 from headrace.text.masks import Masks
@@ -102,7 +102,7 @@ class LanguageModelBundle:
             tokenizer = tokenizer_from_json(checked.text(manifest.TOKENIZER), dict(raw["tokenizer"]))
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder / manifest.BUNDLE, str(error)) from error
-        model = _model(checked)
+        model = read_model(checked, build_language_model)
         if tokenizer.vocabulary_size > n_words(model):
             raise damaged(
                 folder / manifest.CONFIG,
@@ -267,23 +267,6 @@ def _about(raw: Mapping[str, Any]) -> LanguageAbout:
         metrics=dict(raw.get("metrics") or {}),
         created=str(raw.get("created", "")),
     )
-
-
-def _model(checked: manifest.CheckedFiles) -> LanguageModel:
-    """Return the model with the file's weights; what is not in the file is refused, never left random."""
-    config = checked.json(manifest.CONFIG)
-    try:
-        with torch.device("meta"):  # shapes alone: an absurd config takes no memory
-            expected = build_language_model(config).state_dict()
-        tensors = read_weights(checked.folder / manifest.WEIGHTS, expected)
-        with torch.random.fork_rng(devices=[]), Unfilled(len(expected)):
-            model = build_language_model(config)
-    except ModelError as error:
-        raise BundleError(
-            error.what, where=str(checked.folder / manifest.CONFIG), next=error.next or "take the original bundle"
-        ) from error
-    model.load_state_dict(tensors, strict=True)
-    return model.eval()
 
 
 def predicted_by(backbone: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,12 +14,40 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from headrace.bundle.manifest import CONFIG, COPY_AGAIN, NOT_OURS
-from headrace.errors import BundleError
+from headrace.bundle.manifest import CONFIG, COPY_AGAIN, NOT_OURS, WEIGHTS, CheckedFiles
+from headrace.errors import BundleError, ModelError
 
 # name, type, shape and place of a tensor take some 150 bytes in the header
 _HEADER_BYTES_PER_TENSOR = 1024
 _FLOATS = "F32"
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def read_model(checked: CheckedFiles, build: Callable[[dict[str, Any]], Model]) -> Model:
+    """Return the model with the file's weights; what is not in the file is refused, never left random.
+
+    Args:
+        checked: The bundle's files.
+        build: Makes the model of a config, with random weights.
+
+    Raises:
+        BundleError: The config or the weights are damaged, or do not fit each other.
+    """
+    config = checked.json(CONFIG)
+    try:
+        with torch.device("meta"):  # shapes alone: an absurd config takes no memory
+            expected = build(config).state_dict()
+        tensors = read_weights(checked.folder / WEIGHTS, expected)
+        with torch.random.fork_rng(devices=[]), Unfilled(len(expected)):
+            model = build(config)
+    except ModelError as error:
+        raise BundleError(
+            error.what, where=str(checked.folder / CONFIG), next=error.next or "take the original bundle"
+        ) from error
+    model.load_state_dict(tensors, strict=True)
+    return model.eval()
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +41,13 @@ class Encoded:
     first_length: int
     n_full: int
     n_unknown: int
+
+    @classmethod
+    def each_of(cls, flat: FlatTokens) -> list[Encoded]:
+        """Return the texts of flat arrays one by one."""
+        bounds = pairwise(flat.offsets.tolist())
+        columns = (flat.first_lengths.tolist(), flat.full_lengths.tolist(), flat.n_unknown.tolist())
+        return [cls(flat.ids[start:stop], *own) for (start, stop), *own in zip(bounds, *columns, strict=True)]
 
 
 class Subwords:
@@ -162,13 +169,7 @@ class Subwords:
         Raises:
             RecipeError: `max_length` leaves no room for text, or there is no such `truncate`.
         """
-        flat = self.encode_flat(texts, max_length=max_length, truncate=truncate)
-        ends = flat.offsets.tolist()
-        columns = (flat.first_lengths.tolist(), flat.full_lengths.tolist(), flat.n_unknown.tolist())
-        return [
-            Encoded(flat.ids[ends[index] : ends[index + 1]], first, full, unknown)
-            for index, (first, full, unknown) in enumerate(zip(*columns, strict=True))
-        ]
+        return Encoded.each_of(self.encode_flat(texts, max_length=max_length, truncate=truncate))
 
     def encode_flat(self, texts: Texts, *, max_length: int, truncate: str, pair: bool | None = None) -> FlatTokens:
         """Return what `encode` does as a few flat arrays, which is how many texts are stored.

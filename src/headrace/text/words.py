@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -118,13 +117,7 @@ class Words:
             RecipeError: `max_length` leaves no room for text, or there is no such `truncate`.
             DataError: A text is not a string.
         """
-        flat = self.encode_flat(texts, max_length=max_length, truncate=truncate)
-        bounds = pairwise(flat.offsets.tolist())
-        columns = (flat.first_lengths.tolist(), flat.full_lengths.tolist(), flat.n_unknown.tolist())
-        return [
-            Encoded(flat.ids[start:stop], first, full, unknown)
-            for (start, stop), first, full, unknown in zip(bounds, *columns, strict=True)
-        ]
+        return Encoded.each_of(self.encode_flat(texts, max_length=max_length, truncate=truncate))
 
     def encode_flat(self, texts: Texts, *, max_length: int, truncate: str, pair: bool | None = None) -> FlatTokens:
         """Return what `encode` does as a few flat arrays, which is how many texts are stored.

@@ -30,7 +30,16 @@ from headrace.train.prepare import DataPlan, Prepared, prepare
 from headrace.train.progress import Echo, duration
 from headrace.train.run import RunFolder, default_folder
 from headrace.train.signals import Signals
-from headrace.train.standing import FORECAST, clear, evaluated_so, identity, marks, report_of, write_bad_rows
+from headrace.train.standing import (
+    FORECAST,
+    clear,
+    evaluated_so,
+    identity,
+    marks,
+    report_of,
+    unchanged_report,
+    write_bad_rows,
+)
 from headrace.train.tokenizers import tokenizer_place
 
 if TYPE_CHECKING:
@@ -220,14 +229,9 @@ def _stop_at_findings(findings: Iterable[Finding], *, strict: bool) -> None:
 
 
 def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
-    """Return the finished run if recipe and files are the very same, without reading data or model again."""
-    report = report_of(folder)
-    try:
-        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
-        kept = json.loads((folder.path / "sources.json").read_text("utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
-    if report is None or not same or kept != marks(recipe.values) or not evaluated_so(recipe.values, report):
+    """Return the finished run if nothing of it has changed, without reading data or model again."""
+    report = unchanged_report(recipe, folder)
+    if report is None or not evaluated_so(recipe.values, report):
         return None
     findings = tuple(Finding(**{**found, "where": tuple(found["where"])}) for found in report["findings"])
     return Run(folder.path, folder.bundle, Evaluation.from_dict(report), findings, report["timing"], True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.data.examples import BadRow
+from headrace.recipe import Recipe
 from headrace.recipe.places import flat
 from headrace.recipe.schema import RecipeValues
 from headrace.tables import write_rows
@@ -30,6 +31,17 @@ def report_of(folder: RunFolder) -> dict[str, Any] | None:
     except (OSError, json.JSONDecodeError):
         return None
     return report
+
+
+def unchanged_report(recipe: Recipe, folder: RunFolder) -> dict[str, Any] | None:
+    """Return the report of a finished run if recipe and files are the very same, without reading data or model again."""
+    report = report_of(folder)
+    try:
+        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
+        kept = json.loads((folder.path / "sources.json").read_text("utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return report if same and kept == marks(recipe.values) else None
 
 
 def evaluated_so(values: RecipeValues, report: Mapping[str, Any]) -> bool:

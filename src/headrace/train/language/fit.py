@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from headrace.train.language.prepare import LanguageData, prepare_language
 from headrace.train.progress import Echo, duration
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
-from headrace.train.standing import clear, identity, marks, report_of, write_bad_rows
+from headrace.train.standing import clear, identity, marks, report_of, unchanged_report, write_bad_rows
 
 
 def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool = False) -> Run:
@@ -89,14 +88,9 @@ def counts_lines(prepared: LanguageData) -> list[str]:
 
 
 def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
-    """Return the finished run if recipe and files are the very same, without reading data or model again."""
-    report = report_of(folder)
-    try:
-        same = folder.recipe.read_text("utf-8") == recipe.to_yaml()
-        kept = json.loads((folder.path / "sources.json").read_text("utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
-    if report is None or not same or kept != marks(recipe.values):
+    """Return the finished run if nothing of it has changed, without reading data or model again."""
+    report = unchanged_report(recipe, folder)
+    if report is None:
         return None
     return _run(folder, report, was_finished=True)
 

@@ -108,7 +108,17 @@ def test_a_masked_word_model_is_refused_and_told_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("words", 0), ("n", 0), ("temperature", -1.0), ("top_k", 0), ("top_p", 1.5)]
+    ("key", "value"),
+    [
+        ("words", 0),
+        ("n", 0),
+        ("temperature", -1.0),
+        ("temperature", 1e-300),
+        ("temperature", float("inf")),
+        ("seed", 2**64),
+        ("top_k", 0),
+        ("top_p", 1.5),
+    ],
 )
 def test_a_setting_out_of_its_range_is_refused(key: str, value: float, untrained: LanguageModelBundle) -> None:
     with pytest.raises(RecipeError, match=f"{key} is {value}"):

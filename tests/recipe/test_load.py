@@ -392,3 +392,15 @@ def test_a_step_is_not_cut_under_a_head_with_batch_norm(tmp_path: Path, text: st
     error = refused(tmp_path, f"head: ulmfit\nfit:\n  {text}\n")
     assert "would cut it in pieces" in error.what
     assert error.where == f"{tmp_path / 'r.yaml'}:3:3"
+
+
+def test_several_processes_do_not_share_a_batch_norm(tmp_path: Path) -> None:
+    error = refused(tmp_path, "head: ulmfit\ntrainer: {devices: 2}\n")
+    assert "several processes would each have a part" in error.what
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:11"
+
+
+@pytest.mark.parametrize("head", ["native", "{pool: pooler}"])
+def test_a_head_that_no_language_model_leaves_is_refused_before_it_is_trained(tmp_path: Path, head: str) -> None:
+    error = refused(tmp_path, f"language_model: {{epochs: 1}}\nhead: {head}\n")
+    assert "neither its family's head nor its pooler" in error.what

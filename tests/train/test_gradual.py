@@ -245,6 +245,37 @@ def test_a_stage_has_its_own_curve_and_loss(tmp_path: Path, train_file: Path, ba
     assert rates[8:] == pytest.approx([1e-3] * 8)
 
 
+def test_a_signal_between_two_stages_ends_nothing_whatever_the_limits(
+    tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
+) -> None:
+    from headrace.train import resume
+
+    settings = recipe(train_file, backbone, fit__stages=STAGES, trainer={"max_steps": 1000})
+    kept = resume.Keeper.finish_epoch
+
+    def signalled(self: Any, *args: Any) -> None:
+        kept(self, *args)
+        self.signals.received = signal.SIGINT
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match="step 8 "):
+        patch.setattr(resume.Keeper, "finish_epoch", signalled)
+        fit(settings, out=tmp_path / "run", echo=silent)
+    assert not (tmp_path / "run" / "training.json").is_file()
+    fit(settings, out=tmp_path / "run", echo=silent)
+    assert training(tmp_path / "run")["total"] == N_STEPS
+    assert weights(tmp_path / "run") == weights(undisturbed)
+
+
+@pytest.mark.parametrize("late", [{"train": "99 groups"}, {"train": "all", "class_weights": {"wrong": 2.0}}])
+def test_a_fault_of_a_later_stage_is_told_before_the_first(
+    late: dict[str, Any], tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
+    settings = recipe(train_file, backbone, fit__stages=[{"train": "head"}, late], trainer={"limit_train_batches": 2})
+    with pytest.raises(RecipeError):
+        fit(settings, out=tmp_path / "run", echo=silent)
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+
+
 @pytest.mark.slow
 def test_two_processes_go_through_the_stages_together(tmp_path: Path, train_file: Path, backbone: Path) -> None:
     quiet = {"backbone": {"name": str(backbone), "dropout": 0.0}, "head": {"pool": "mean", "dropout": 0.0}}

@@ -49,8 +49,9 @@ class Sampling:
         rules = (
             ("words", self.words >= 1, "1 or more"),
             ("n", self.n >= 1, "1 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
+            ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 1e3, "0, or 0.001 to 1000"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
+            ("seed", self.seed is None or 0 <= self.seed < 2**63, "a whole number from 0, below 2^63"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
         )
         for name, holds, wanted in rules:

@@ -56,6 +56,18 @@ def content_faults(raw: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(what, ("fit", "class_weights"), "use fit.pos_weight", is_key=True)
     if "ulmfit" in (raw.get("head"), sections.get("head", {}).get("name")):
         yield from _micro_batch_faults(fit)
+        if sections.get("trainer", {}).get("devices", 1) not in (1, "1"):
+            what = (
+                "head: ulmfit has a batch norm over all texts of a step, and several processes would each have a part"
+            )
+            yield Fault(
+                what, ("trainer", "devices"), "remove devices, or use head: {pool: concat, hidden: 50}", is_key=True
+            )
+    if raw.get("language_model") is not None:
+        head = sections.get("head", {})
+        if "native" in (raw.get("head"), head.get("name")) or head.get("pool") == "pooler":
+            what = "the encoder of a language model has neither its family's head nor its pooler"
+            yield Fault(what, ("head",), "use head: linear with pool: mean, cls, max or concat")
     yield from _decide_faults(task, sections.get("decide", {}))
 
 

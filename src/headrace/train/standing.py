@@ -55,6 +55,10 @@ def marks(values: RecipeValues) -> dict[str, Any]:
     data, block = values.data, values.language_model
     given = [data.train, data.valid, data.test, *([block.train, block.valid] if block is not None else [])]
     named = [one for value in given if value for one in ([value] if isinstance(value, str) else value)]
+    backbone = values.backbone
+    models = [backbone.name, backbone.weights, backbone.vocabulary, backbone.backward]
+    # a bundle's manifest has the hashes of all its files
+    named += [str(path / "manifest.json") if path.is_dir() else str(path) for path in map(Path, filter(None, models))]
     paths = [Path(value) for value in named if not value.endswith("%") and not value.startswith("hub:")]
     return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None for path in paths}
 

@@ -132,6 +132,11 @@ class Training(ABC):
         """
         self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
         data = self.data()
+        for phase, stage in zip(
+            self.phases, self.stages, strict=True
+        ):  # a later stage's fault is told before the first
+            n_learning(stage.train, len(self.module.groups()))
+            self.prepare_stage(phase)
         checkpoints = AtomicCheckpoints()
         keeper = Keeper(
             self.folder.checkpoints,
@@ -220,6 +225,8 @@ class Training(ABC):
 
     def _conclude(self, keeper: Keeper, trainer: lightning.Trainer) -> None:
         progress = keeper.progress
+        if self.signals.received and not self.is_whole(progress):  # between two stages: the state is saved
+            keeper.stop(self.signals.received)
         if self.is_whole(progress) or self.limits:
             if not self.is_whole(progress):
                 ended_by = ", ".join(f"trainer.{name}" for name in self.limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from headrace.recipe import load_recipe
 from headrace.train.fit import fit
 from headrace.train.language.model import check_words
 from headrace.train.language.nested import language_values
+from headrace.train.language.prepare import texts_trained_on
 from headrace.train.module import ClassifierModule
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, training, weights, write_csv
@@ -58,10 +60,16 @@ def test_one_recipe_trains_the_language_model_and_then_the_classifier_on_it(tmp_
 
 def test_the_report_tells_openly_that_the_language_model_has_read_the_tests_texts(tmp_path: Path, texts: Path) -> None:
     test = write_csv(tmp_path / "test.csv", [*rows(10), {"text": "a film that nobody has seen", "label": "good"}])
-    block = {**BLOCK, "train": [str(texts), str(test)], "limit": 45}
-    for train, share in ((block, 1.0), (dict(BLOCK), 10 / 11)):
-        out = tmp_path / f"{share:.2f}"
-        run = fit(nested(texts, language_model=train, data__test=str(test)), out=out, echo=silent)
+    block = {**BLOCK, "train": [str(texts), str(test)], "limit": 25}
+    asked = [row["text"] for row in csv.DictReader(test.read_text("utf-8").splitlines())]
+    for number, train in enumerate((block, dict(BLOCK))):
+        out = tmp_path / str(number)
+        settings = nested(texts, language_model=train, data__test=str(test))
+        run = fit(settings, out=out, echo=silent)
+        read = texts_trained_on(language_values(load_recipe(settings).values))
+        known = {text for file in read for text in file.texts()}
+        share = sum(text in known for text in asked) / len(asked)
+        assert 0 < share < 1
         inner = json.loads((run.folder / "report.json").read_text("utf-8"))["language_model"]
         assert inner["data"]["test_texts_in_training"] == pytest.approx(share)
         assert "of the test texts stand among the training texts" in (out / "report.html").read_text("utf-8")

@@ -10,7 +10,7 @@ from headrace.data.examples import Examples
 from headrace.plugins import LANGUAGE_MODEL
 from headrace.recipe import Recipe
 from headrace.recipe.schema import BackboneSettings, FitSettings, LanguageModelSettings, RecipeValues
-from headrace.train.language.prepare import overlap, training_files
+from headrace.train.language.prepare import overlap, texts_trained_on
 from headrace.train.progress import Echo
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
@@ -37,7 +37,9 @@ def fit_before_classifier(
     if values.language_model is None:
         return values
     if values.language_model.train is None:
-        say("language model: no texts of its own are named, so it reads the classifier's training texts")
+        say(
+            "language model: no texts of its own are named, so it reads data.train, the classifier's validation texts included"
+        )
     folder.set_status("preparing")
     for direction, name in _directions(values).items():
         own = Recipe(language_values(values, direction=direction), {}, f"language_model of {recipe.name}")
@@ -132,7 +134,7 @@ def tell_test_share(values: RecipeValues, test: Examples | None, *reports: dict[
         *reports: What `nested_report` gave.
     """
     if test is not None:
-        share = overlap(test, training_files(language_values(values)))
+        share = overlap(test, texts_trained_on(language_values(values)))
         for report in reports:
             if report is not None:
                 report["data"]["test_texts_in_training"] = share

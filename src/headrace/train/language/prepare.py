@@ -125,24 +125,9 @@ def prepare_language(
         DataError: A file is missing or has bad rows; all faults of a file together.
     """
     cache = cache or cache_folder()
-    data = values.data
-    read_files = training_files(values, cache=cache)
-    whole = read_files
-    if data.limit is not None:
-        rows = kept_arrays(
-            cache,
-            "language_limits",
-            *(file.content_key() for file in whole),
-            f"{data.limit} {values.seed}",
-            compute=lambda: tuple(choose(whole, n=data.limit or 0, seed=values.seed)),
-        )
-        read_files = [file.take(chosen) for file, chosen in zip(whole, rows, strict=True)]
-    share = data.valid_share
-    own_valid = [] if share is not None else [_read(values, data.valid, "valid", cache)]
-    if share is not None:
-        train_rows, valid_rows = _divided(read_files, share, values.seed, cache)
-    else:
-        train_rows, valid_rows = [np.arange(len(file)) for file in read_files], [np.arange(len(f)) for f in own_valid]
+    whole, divided, own_valid = _divided_texts(values, cache)
+    read_files, train_rows, valid_rows = divided
+    data, share = values.data, values.data.valid_share
     train_files = [file.take(rows) for file, rows in zip(read_files, train_rows, strict=True)]
     tokenizer = tokenizer_of(
         tokenizer_place(values.backbone.name),
@@ -170,6 +155,41 @@ def prepare_language(
         bad_rows=tuple(bad for file in every for bad in file.bad_rows),
         n_bad_rows=sum(file.n_bad_rows for file in every),
     )
+
+
+def texts_trained_on(values: RecipeValues) -> list[Examples]:
+    """Return the texts of each file that a language model is trained on: within the limit, without its validation.
+
+    Raises:
+        DataError: A file is missing or has bad rows.
+    """
+    _, (files, rows, _), _ = _divided_texts(values, cache_folder())
+    return [file.take(chosen) for file, chosen in zip(files, rows, strict=True)]
+
+
+def _divided_texts(
+    values: RecipeValues, cache: Path
+) -> tuple[list[Examples], tuple[list[Examples], list[np.ndarray], list[np.ndarray]], list[Examples]]:
+    """Return the files; what of them is read, and which rows of that train and validate; and a validation file."""
+    data = values.data
+    read_files = training_files(values, cache=cache)
+    whole = read_files
+    if data.limit is not None:
+        rows = kept_arrays(
+            cache,
+            "language_limits",
+            *(file.content_key() for file in whole),
+            f"{data.limit} {values.seed}",
+            compute=lambda: tuple(choose(whole, n=data.limit or 0, seed=values.seed)),
+        )
+        read_files = [file.take(chosen) for file, chosen in zip(whole, rows, strict=True)]
+    share = data.valid_share
+    own_valid = [] if share is not None else [_read(values, data.valid, "valid", cache)]
+    if share is not None:
+        train_rows, valid_rows = _divided(read_files, share, values.seed, cache)
+    else:
+        train_rows, valid_rows = [np.arange(len(file)) for file in read_files], [np.arange(len(f)) for f in own_valid]
+    return whole, (read_files, list(train_rows), list(valid_rows)), own_valid
 
 
 def training_files(values: RecipeValues, *, cache: Path | None = None) -> list[Examples]:

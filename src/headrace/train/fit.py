@@ -116,11 +116,11 @@ def fit(
             )
             return _fit(resolved, folder, signals, say, force=force, strict=strict)
         except BaseException as error:
-            _tell_status(folder, error, resolved.values, say)
+            tell_status(folder, error, resolved.values, say)
             raise
 
 
-def _tell_status(folder: RunFolder, error: BaseException, values: RecipeValues, say: Echo) -> None:
+def tell_status(folder: RunFolder, error: BaseException, values: RecipeValues, say: Echo) -> None:
     """Write what ended the run, and what the doctor thinks of it; a call that was refused before it touched the run leaves the status alone."""
     if folder.status().get("state") not in ("preparing", "training", "evaluating"):
         return

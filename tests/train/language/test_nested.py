@@ -95,6 +95,8 @@ def test_a_nested_run_that_was_cut_in_either_training_ends_bit_equal(tmp_path: P
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
             patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
             fit(settings, out=out, echo=silent)
+        inner_state = json.loads((out / "language_model" / "status.json").read_text("utf-8"))["state"]
+        assert inner_state == ("interrupted" if cut == 2 else "finished")
         assert not (out / "bundle").exists()
         fit(settings, out=out, echo=silent)
         assert weights(out) == weights(whole)

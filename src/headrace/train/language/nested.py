@@ -31,6 +31,7 @@ def fit_before_classifier(
     Raises:
         HeadraceError: What is wrong, where, and what to do next.
     """
+    from headrace.train.fit import tell_status
     from headrace.train.language.fit import fit_language_model
 
     values = recipe.values
@@ -50,7 +51,11 @@ def fit_before_classifier(
             say(f"{called}: {line}")
 
         with inner.lock():
-            fit_language_model(own, inner, signals, told, force=force)
+            try:
+                fit_language_model(own, inner, signals, told, force=force)
+            except BaseException as error:  # its folder tells what ended it, as the run's own does
+                tell_status(inner, error, own.values, told)
+                raise
     return with_encoder(values, folder.path)
 
 

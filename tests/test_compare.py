@@ -478,3 +478,13 @@ def test_a_report_and_predictions_that_do_not_belong_together_are_refused(tmp_pa
         compare(one, two)
     with pytest.raises(RunError, match="does not say on which rows"):
         compare(one, write_run(tmp_path / "five", targets, b, data={}))
+
+
+def test_language_models_are_told_to_compare_their_perplexity(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps({"task": "language_model", "metrics": {}}))
+    with pytest.raises(RunError, match="no predictions by row") as caught:
+        compare_runs([tmp_path / "a", tmp_path / "b"])
+    assert caught.value.next is not None
+    assert "--force" not in caught.value.next

@@ -14,6 +14,7 @@ from headrace.compare.scores import Scored
 from headrace.data.examples import LabelSet
 from headrace.errors import DataError, RunError
 from headrace.evaluation import Evaluation
+from headrace.plugins import LANGUAGE_MODEL
 
 REPORT = "report.json"
 PREDICTIONS = "predictions.parquet"
@@ -141,6 +142,12 @@ def _report(folder: Path) -> dict[str, Any]:
         raise RunError(f"the report cannot be read: {error}", where=str(path), next="fit again with --force") from error
     if not isinstance(report, dict):
         raise RunError("the report is no JSON object", where=str(path), next="fit again with --force")
+    if report.get("task") == LANGUAGE_MODEL:
+        raise RunError(
+            "a language model has no predictions by row to compare",
+            where=str(folder),
+            next="compare the perplexity in the two reports, if both read the same words and validation texts",
+        )
     return report
 
 

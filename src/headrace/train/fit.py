@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +23,7 @@ from headrace.data.read import Columns
 from headrace.doctor import Facts, diagnose
 from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingStopped
 from headrace.evaluation import Evaluation
-from headrace.files import write_json, write_text
+from headrace.files import sha256_of, write_json, write_text
 from headrace.metrics import METRICS
 from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
@@ -202,14 +205,31 @@ def _forecast(session: Session) -> dict[str, Any] | None:
         return kept
     if session.result() is not None or list(session.folder.checkpoints.glob("*.ckpt")):
         return None
+    known = _known_forecast(session)
+    if known.is_file():  # the same training on the same machine: a probe would say the same
+        shutil.copyfile(known, path)
+        again: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        session.say(f"forecast: about {duration(again['wall_s'] or again['fit_s'])}, as told before")
+        return again
     found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE, packs=session.packs)
     if found.fit_s is None or found.peak_memory_bytes is None:
         logger.debug("no forecast: %s", found.reason)
         return None
     memory = found.peak_memory_bytes / 1e9
     session.say(f"forecast: about {duration(found.wall_s or found.fit_s)}, {memory:.1f} GB of memory")
-    write_json(path, found.as_dict())
+    known.parent.mkdir(parents=True, exist_ok=True)
+    for place in (path, known):
+        write_json(place, found.as_dict())
     return found.as_dict()
+
+
+def _known_forecast(session: Session) -> Path:
+    """Return where the forecast of such a training on such a machine is kept."""
+    import torch
+
+    machine = (platform.node(), platform.processor(), os.cpu_count(), torch.get_num_threads(), torch.__version__)
+    identified = sorted(identity(session.recipe, session.prepared.fingerprints(), session.initial_sha256).items())
+    return session.cache / "forecasts" / f"{sha256_of(repr(identified), repr(machine))}.json"
 
 
 class _Findings(HeadraceError):

@@ -516,7 +516,7 @@ def test_the_forecast_stands_beside_what_came_of_it_and_is_kept_by_the_run(
         asked.append(max_share)
         return Forecast(12.5, 1.0, 20.0, 900_000_000, None, 40, 3.0)
 
-    monkeypatch.setattr("headrace.train.forecast.forecast", cheap)
+    monkeypatch.setattr("headrace.train.foretold.forecast", cheap)
     lines: list[str] = []
     first = {**settings, "trainer": {"max_steps": 3}}
     fit(first, out=tmp_path / "run", echo=lines.append)
@@ -534,8 +534,12 @@ def test_the_forecast_stands_beside_what_came_of_it_and_is_kept_by_the_run(
     assert report["forecast"]["actual_fit_s"] == report["timing"]["fit_s"] > told["timing"]["fit_s"]
     assert len(asked) == 1
     assert "forecast" in {section.get("id") for section in page_of(run.folder).iter("section")}
-    fit(first, out=tmp_path / "run", force=True, echo=silent)
-    assert len(asked) == 2  # a run that starts anew is another one
+    lines.clear()
+    fit(first, out=tmp_path / "run", force=True, echo=lines.append)
+    assert len(asked) == 1  # the very same training on the same machine: what was found is kept
+    assert "forecast: about 20 s, as told before" in lines
+    fit({**settings, "trainer": {"max_steps": 4}}, out=tmp_path / "run", force=True, echo=silent)
+    assert len(asked) == 2
 
 
 def test_the_memory_of_training_is_not_that_of_a_later_evaluation(

@@ -227,19 +227,24 @@ def test_slices_of_rows_in_memory_stand_in_the_report(tmp_path: Path, backbone: 
 def test_a_second_run_of_the_same_takes_the_forecast_of_the_first(
     tmp_path: Path, train_file: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.train import forecast
+    from headrace.train.forecast import Forecast
 
     asked: list[int] = []
 
-    def counted(*args: object, **kwargs: object) -> forecast.Forecast:
+    def counted(*args: object, **kwargs: object) -> Forecast:
         asked.append(1)
-        return forecast.Forecast(10.0, 1.0, 12.0, 10**9, None, 16, 1.0)
+        return Forecast(10.0, 1.0, 12.0, 10**9, None, 16, 1.0)
 
-    monkeypatch.setattr(forecast, "forecast", counted)
+    monkeypatch.setattr("headrace.train.foretold.forecast", counted)
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
     lines: list[str] = []
-    for out, rate in (("a", 1e-3), ("b", 1e-3), ("c", 2e-3)):
-        fit(recipe(train_file, backbone, fit__learning_rate=rate), out=tmp_path / out, echo=lines.append)
-    assert len(asked) == 2
+    shorter = {"trainer": {"max_steps": 2}}  # moves no identity of the weights, but is another cost
+    for out, changed in (("a", {}), ("b", {}), ("c", {"fit__learning_rate": 2e-3}), ("d", shorter)):
+        fit(recipe(train_file, backbone, **changed), out=tmp_path / out, echo=lines.append)
+    assert len(asked) == 3
     assert "forecast: about 12 s, as told before" in lines
     assert (tmp_path / "b" / "forecast.json").read_text() == (tmp_path / "a" / "forecast.json").read_text()
+    for kept in (tmp_path / "cache" / "forecasts").iterdir():
+        kept.write_text("{", "utf-8")
+    fit(recipe(train_file, backbone), out=tmp_path / "e", echo=lines.append)
+    assert len(asked) == 4

@@ -295,7 +295,8 @@ class TextDataModule(lightning.LightningDataModule):
 
     def _passes(self) -> tuple[int, int]:
         """Return the texts of a micro-batch at most, and what a pass costs in tokens."""
-        if self.whole_steps:
+        model = getattr(getattr(self.trainer, "lightning_module", None), "model", None)
+        if self.whole_steps or getattr(model, "needs_whole_step", False):
             return self.batch_size, WHOLE_STEP
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
         size = self.batch_size if self.micro_batch == "auto" else int(self.micro_batch)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -23,7 +19,7 @@ from headrace.data.read import Columns
 from headrace.doctor import Facts, diagnose
 from headrace.errors import HeadraceError, Interrupted, RecipeError, TrainingStopped
 from headrace.evaluation import Evaluation
-from headrace.files import sha256_of, write_json, write_text
+from headrace.files import write_json, write_text
 from headrace.metrics import METRICS
 from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
@@ -34,7 +30,6 @@ from headrace.train.progress import Echo, duration
 from headrace.train.run import RunFolder, default_folder
 from headrace.train.signals import Signals
 from headrace.train.standing import (
-    FORECAST,
     clear,
     evaluated_so,
     identity,
@@ -44,9 +39,6 @@ from headrace.train.standing import (
     write_bad_rows,
 )
 from headrace.train.tokenizers import tokenizer_place
-
-if TYPE_CHECKING:
-    from headrace.train.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +116,7 @@ def fit(
 
 
 def tell_status(folder: RunFolder, error: BaseException, values: RecipeValues, say: Echo) -> None:
-    """Write what ended the run, and what the doctor thinks of it; a call that was refused before it touched the run leaves the status alone."""
+    """Write what ended the run, and what the doctor thinks of it; a call refused before it touched the run writes nothing."""
     if folder.status().get("state") not in ("preparing", "training", "evaluating"):
         return
     if isinstance(error, Interrupted | KeyboardInterrupt):
@@ -165,6 +157,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     # Lightning and the model are imported only when the data have been found good.
     from headrace.train.checkpoints import best_file
     from headrace.train.finish import finish
+    from headrace.train.foretold import foretold
     from headrace.train.session import Session
 
     session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
@@ -186,50 +179,13 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
 
     folder.set_status("preparing")
     write_bad_rows(folder, prepared.bad_rows)
-    expected = _forecast(session)
+    expected = foretold(session)
     session.train()
     folder.set_status("evaluating")
     run = finish(session, recipe=recipe, forecast=expected)
     folder.set_status("finished")
     say(f"finished in {duration(time.perf_counter() - started)}: {folder.path}")
     return run
-
-
-def _forecast(session: Session) -> dict[str, Any] | None:
-    """Say what the training will cost, and keep it for the report; a run that goes on has its first forecast."""
-    from headrace.train.forecast import FIT_SHARE, forecast
-
-    path = session.folder.path / FORECAST
-    if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return kept
-    if session.result() is not None or list(session.folder.checkpoints.glob("*.ckpt")):
-        return None
-    known = _known_forecast(session)
-    if known.is_file():  # the same training on the same machine: a probe would say the same
-        shutil.copyfile(known, path)
-        again: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        session.say(f"forecast: about {duration(again['wall_s'] or again['fit_s'])}, as told before")
-        return again
-    found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE, packs=session.packs)
-    if found.fit_s is None or found.peak_memory_bytes is None:
-        logger.debug("no forecast: %s", found.reason)
-        return None
-    memory = found.peak_memory_bytes / 1e9
-    session.say(f"forecast: about {duration(found.wall_s or found.fit_s)}, {memory:.1f} GB of memory")
-    known.parent.mkdir(parents=True, exist_ok=True)
-    for place in (path, known):
-        write_json(place, found.as_dict())
-    return found.as_dict()
-
-
-def _known_forecast(session: Session) -> Path:
-    """Return where the forecast of such a training on such a machine is kept."""
-    import torch
-
-    machine = (platform.node(), platform.processor(), os.cpu_count(), torch.get_num_threads(), torch.__version__)
-    identified = sorted(identity(session.recipe, session.prepared.fingerprints(), session.initial_sha256).items())
-    return session.cache / "forecasts" / f"{sha256_of(repr(identified), repr(machine))}.json"
 
 
 class _Findings(HeadraceError):

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headrace.bundle.about import versions
 from headrace.errors import RunError
 from headrace.files import atomic_folder, remove_leftovers, write_json
 from headrace.model import Classifier
@@ -216,7 +217,9 @@ class Frozen:
         backbone, pool = self.model.backbone, self.model.settings.pool
         config = {name: value for name, value in backbone.config().items() if name != "source"}
         digest = hashlib.sha256(self._rows_key)
-        for fact in (FORMAT, torch.__version__, how.device.type, need, pool if need.depth is None else "", config):
+        known = versions()
+        code = (FORMAT, known["torch"], known["transformers"], torch.get_float32_matmul_precision())
+        for fact in (*code, how.device.type, need, pool if need.depth is None else "", config):
             digest.update(json.dumps(fact, sort_keys=True, default=repr).encode() + b"\n")
         for _, parameters in backbone.groups()[: None if need.depth is None else need.depth + 1]:
             for parameter in parameters:

@@ -71,10 +71,6 @@ class LanguageModelModule(SteppedModule):
         found: ParameterGroups = self.model.groups()
         return found
 
-    def fixed_in_eval(self) -> bool:
-        """Return whether groups that do not learn compute as in evaluation."""
-        return bool(self.model.backbone.frozen_in_eval)
-
     def epoch_metrics(self) -> dict[str, float]:
         """Return loss, accuracy and perplexity of the epoch's training tokens (dropout on), and forget them."""
         found, self._trained = self._trained.metrics(), Tally()

@@ -1,0 +1,70 @@
+"""The forecast at the start of a fit: said once, kept for the report, and kept for the next run of the very same."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headrace.bundle.about import versions
+from headrace.files import sha256_of, write_json
+from headrace.recipe.places import flat
+from headrace.train.forecast import FIT_SHARE, forecast
+from headrace.train.progress import duration
+from headrace.train.session import Session
+from headrace.train.standing import FORECAST, identity
+
+logger = logging.getLogger(__name__)
+
+
+def foretold(session: Session) -> dict[str, Any] | None:
+    """Say what the training will cost, and keep it for the report; a run that goes on has its first forecast."""
+    own = session.folder.path / FORECAST
+    kept = _read(own)
+    if kept is not None:
+        return kept
+    if session.result() is not None or list(session.folder.checkpoints.glob("*.ckpt")):
+        return None
+    known = _place(session)
+    again = _read(known)
+    if again is not None:  # the same training on the same machine: a probe would say the same
+        session.say(f"forecast: about {duration(again['wall_s'] or again['fit_s'])}, as told before")
+        write_json(own, again)
+        return again
+    found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE, packs=session.packs)
+    if found.fit_s is None or found.peak_memory_bytes is None:
+        logger.debug("no forecast: %s", found.reason)
+        return None
+    memory = found.peak_memory_bytes / 1e9
+    session.say(f"forecast: about {duration(found.wall_s or found.fit_s)}, {memory:.1f} GB of memory")
+    known.parent.mkdir(parents=True, exist_ok=True)
+    for path in (own, known):
+        write_json(path, found.as_dict())
+    return found.as_dict()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("the forecast %s cannot be read (%s): made anew", path, error)
+        return None
+    return found
+
+
+def _place(session: Session) -> Path:
+    """Return where the forecast of such a training on such a machine is kept."""
+    values = session.recipe
+    what = identity(values, session.prepared.fingerprints(), session.initial_sha256)
+    # These move no weight, and so are no part of a run's identity; but they say how long it takes.
+    costs = (sorted(map(repr, flat(values.trainer).items())), [phase.checkpoint_every_s for phase in values.fit.phases])
+    machine = (platform.node(), platform.processor(), os.cpu_count(), torch.get_num_threads())
+    parts = (sorted(what.items()), costs, values.logger, machine, sorted(versions().items()))
+    return session.cache / "forecasts" / f"{sha256_of(*map(repr, parts))}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported: waiting threads that spin would fight the tests' own subprocesses for two cores.
@@ -13,6 +14,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import hypothesis
 import pytest
 
+from warm_process import WarmProcess
+
 # How long an example takes says something of the machine's other work, not of the code.
 hypothesis.settings.register_profile("headrace", deadline=None)
 hypothesis.settings.load_profile("headrace")
@@ -21,6 +24,26 @@ hypothesis.settings.load_profile("headrace")
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HEADRACE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_proofs(_own_cache: None) -> Iterator[object]:
+    """Let a warm process prove the bundles; yields what starts a process for each."""
+    from headrace.bundle import proof
+
+    started, warm = proof._run, WarmProcess()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof, "_run", warm.run)
+        yield started
+    warm.close()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _warm_proofs: Callable[[str], tuple[int, str]]
+) -> None:
+    if request.node.get_closest_marker("fresh_process"):
+        monkeypatch.setattr("headrace.bundle.proof._run", _warm_proofs)
 
 
 @pytest.fixture(scope="session")

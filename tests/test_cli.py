@@ -319,25 +319,22 @@ def test_fit_strict_ends_with_1_when_there_are_findings(
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished runs on the same test rows and one on others."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        # a fresh process costs seconds, and has tests of its own
-        patch.setattr("headrace.train.finish.prove_in_fresh_process", lambda *_: None)
-        for name, n_tested, seed in (("first", 40, 1), ("second", 40, 2), ("other", 30, 1)):
-            data = {
-                "train": str(csv_file(folder / "train.csv", 40)),
-                "valid": "20%",
-                "test": str(csv_file(folder / f"test{n_tested}.csv", n_tested)),
-                "max_length": 32,
-            }
-            values = {
-                "data": data,
-                "backbone": {"name": str(tiny_folder(folder, "bert", name="backbone"))},
-                "fit": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
-                "logger": "none",
-                "baseline": False,
-                "seed": seed,
-            }
-            fit(values, out=folder / name, echo=lambda line: None)
+    for name, n_tested, seed in (("first", 40, 1), ("second", 40, 2), ("other", 30, 1)):
+        data = {
+            "train": str(csv_file(folder / "train.csv", 40)),
+            "valid": "20%",
+            "test": str(csv_file(folder / f"test{n_tested}.csv", n_tested)),
+            "max_length": 32,
+        }
+        values = {
+            "data": data,
+            "backbone": {"name": str(tiny_folder(folder, "bert", name="backbone"))},
+            "fit": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
+            "logger": "none",
+            "baseline": False,
+            "seed": seed,
+        }
+        fit(values, out=folder / name, echo=lambda line: None)
     return folder
 
 
@@ -427,9 +424,8 @@ def test_explain_refuses_what_it_cannot_explain(capsys: pytest.CaptureFixture[st
 
 
 def test_fit_with_seeds_trains_each_and_says_how_far_they_spread(
-    capsys: pytest.CaptureFixture[str], recipe: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], recipe: Path
 ) -> None:
-    monkeypatch.setattr("headrace.train.finish.prove_in_fresh_process", lambda *_: None)
     code, value = answered(capsys, "fit", recipe, "--out", "many", "--seeds", "2", "--set", "baseline=false")
     assert code == 0
     assert value["seeds"] == [13, 14]

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from headrace.errors import Interrupted
+from headrace.train.fit import fit
 
 WORDS = {
     "good": ["warm", "fine", "lovely", "fun", "great"],
@@ -64,3 +70,25 @@ def training(folder: Path) -> dict[str, Any]:
 
 def silent(line: str) -> None:
     """An echo that says nothing."""
+
+
+def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let a signal be there when the step of this number, counted over all stages, ends."""
+    from headrace.train import resume
+
+    kept = resume.Keeper.on_train_batch_end
+
+    def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.progress.total + 1 == step:
+            self.signals.received = signal.SIGINT
+        kept(self, *args, **kwargs)
+
+    patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
+
+
+def stop_at(step: int, settings: dict[str, Any], out: Path) -> None:
+    """Stop a run by a signal that comes right after a step, as a user's Ctrl-C does."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match=f"step {step} ") as caught:
+        interrupt_at(step, patch)
+        fit(settings, out=out, echo=silent)
+    assert caught.value.exit_code == 130

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from headrace.backbones.transformer import Transformer
 from headrace.errors import Interrupted
-from headrace.train import frozen, frozen_store, resume
+from headrace.train import frozen, frozen_store
 from headrace.train.fit import fit
 from headrace.train.frozen import Need, needs, pays, served
 from headrace.train.stages import Stage
 from tiny import tiny_folder
-from tiny_fits import recipe, rows, silent, training, weights, write_csv
+from tiny_fits import recipe, rows, silent, stop_at, training, weights, write_csv
 
 # 32 training and 8 validation rows in batches of 4: 8 steps an epoch.
 STAGES: list[dict[str, Any]] = [
@@ -228,19 +228,6 @@ def test_in_bf16_token_states_take_half_the_bytes(
 # -- when something comes between -----------------------------------------------------------------------------------
 
 
-def interrupted(step: int, settings: dict[str, Any], out: Path) -> None:
-    kept = resume.Keeper.on_train_batch_end
-
-    def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.progress.total + 1 == step:
-            self.signals.received = signal.SIGINT
-        kept(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match=f"step {step} "):
-        patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
-        fit(settings, out=out, echo=silent)
-
-
 @pytest.mark.parametrize("step", [3, 8, 16, 19])
 def test_a_cut_run_ends_bit_equal_with_what_was_kept_and_without(
     step: int, tmp_path: Path, train_file: Path, backbone: Path, cache: Path
@@ -251,7 +238,7 @@ def test_a_cut_run_ends_bit_equal_with_what_was_kept_and_without(
     assert len(first) == 4
     for removed in (False, True):
         out = tmp_path / f"removed {removed}"
-        interrupted(step, settings, out)
+        stop_at(step, settings, out)
         if removed:
             shutil.rmtree(cache)
         fit(settings, out=out, echo=silent)
@@ -271,7 +258,7 @@ def test_a_run_that_went_without_goes_on_without(
     with monkeypatch.context() as patch:
         patch.setattr(frozen_store, "MAX_BYTES", 0)
         fit(settings, out=tmp_path / "undisturbed", echo=silent)
-        interrupted(3, settings, tmp_path / "run")
+        stop_at(3, settings, tmp_path / "run")
     fit(settings, out=tmp_path / "run", echo=silent)  # there is room now
     assert entries(cache) == []
     assert weights(tmp_path / "run") == weights(tmp_path / "undisturbed")

@@ -19,7 +19,7 @@ from headrace.train.fit import fit
 from headrace.train.stages import Stage, build_optimizer, freeze, n_learning, rate_factor, set_rates
 from headrace.train.training import Training
 from tiny import tiny_folder
-from tiny_fits import recipe, rows, silent, training, weights, write_csv
+from tiny_fits import recipe, rows, silent, stop_at, training, weights, write_csv
 
 FAMILIES = ("bert", "distilbert", "roberta", "modernbert")
 STAGES = [
@@ -156,27 +156,12 @@ def test_the_report_shows_the_rate_of_each_group_in_each_stage(undisturbed: Path
     assert curve["rates"]["embeddings"][place[17]] == pytest.approx(0.385**3 * curve["rates"]["head"][place[17]])
 
 
-def interrupted(step: int, settings: dict[str, Any], out: Path) -> None:
-    from headrace.train import resume
-
-    kept = resume.Keeper.on_train_batch_end
-
-    def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.progress.total + 1 == step:
-            self.signals.received = signal.SIGINT
-        kept(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match=f"step {step} "):
-        patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
-        fit(settings, out=out, echo=silent)
-
-
 @pytest.mark.parametrize("step", [3, 8, 9, 16, 17, 24, 31])
 def test_a_run_cut_inside_or_between_stages_ends_bit_equal(
     step: int, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
 ) -> None:
     settings = recipe(train_file, backbone, fit__stages=STAGES)
-    interrupted(step, settings, tmp_path / "run")
+    stop_at(step, settings, tmp_path / "run")
     fit(settings, out=tmp_path / "run", echo=silent)
     assert weights(tmp_path / "run") == weights(undisturbed)
     mine, theirs = training(tmp_path / "run"), training(undisturbed)

@@ -8,28 +8,28 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from headrace.train.fit import fit
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, training, weights, write_csv
 
 pytestmark = pytest.mark.slow
 
 
-def fit_by_command(settings: dict, out: Path, *arguments: str) -> str:
-    file = out.with_suffix(".yaml")
-    file.write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "headrace", "fit", str(file), "--out", str(out), *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+def fit_heard(heard: pytest.CaptureFixture[str], settings: dict, out: Path, **trainer: Any) -> str:
+    """Fit, and return all that its processes wrote to the error stream."""
+    heard.readouterr()
+    fit({**settings, "trainer": {"accelerator": "cpu", **trainer}}, out=out)
+    return heard.readouterr().err
 
 
-def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(tmp_path: Path) -> None:
+def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     backbone = tiny_folder(tmp_path)
     train = write_csv(tmp_path / "train.csv", rows(67))
     test = write_csv(tmp_path / "test.csv", [{**row, "text": f"test {row['text']}"} for row in rows(41)])
@@ -45,10 +45,8 @@ def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(tmp_pat
     )
     settings["data"]["test"] = str(test)
     one, two = tmp_path / "one", tmp_path / "two"
-    fit_by_command(settings, one, "--set", "trainer.max_steps=15")
-    said = fit_by_command(
-        {**settings, "trainer": {"devices": 2, "accelerator": "cpu"}}, two, "--set", "trainer.max_steps=15"
-    )
+    fit_heard(capfd, settings, one, max_steps=15)
+    said = fit_heard(capfd, settings, two, devices=2, max_steps=15)
     assert "training in 2 processes" in said
     assert training(one)["total"] == training(two)["total"] == 15
     mine, theirs = (load_file(str(folder / "bundle" / "model.safetensors")) for folder in (one, two))
@@ -64,12 +62,13 @@ def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(tmp_pat
     assert valid[0]["loss"] == pytest.approx(valid[1]["loss"], abs=1e-6)
 
 
-def test_a_signal_stops_two_processes_at_one_step_and_they_go_on_from_it(tmp_path: Path) -> None:
+def test_a_signal_stops_two_processes_at_one_step_and_they_go_on_from_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     settings = recipe(write_csv(tmp_path / "train.csv", rows(67)), tiny_folder(tmp_path), fit__epochs=12)
-    settings["trainer"] = {"devices": 2, "accelerator": "cpu"}
     undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
-    fit_by_command(settings, undisturbed)
-    command = [sys.executable, "-m", "headrace", "fit", str(undisturbed.with_suffix(".yaml")), "--out", str(stopped)]
+    fit_heard(capfd, settings, undisturbed, devices=2)
+    command = [sys.executable, "-m", "headrace", "fit", str(undisturbed / "recipe.yaml"), "--out", str(stopped)]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
@@ -84,24 +83,23 @@ def test_a_signal_stops_two_processes_at_one_step_and_they_go_on_from_it(tmp_pat
     assert status["state"] == "interrupted"
     assert 0 < status["saved_step"] < training(undisturbed)["total"]
     assert f"the state of step {status['saved_step']} is saved" in said
-    again = fit_by_command(settings, stopped)
+    again = fit_heard(capfd, settings, stopped, devices=2)
     assert f"resumed at step {status['saved_step']}" in again
     assert weights(stopped) == weights(undisturbed)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = recipe(
         write_csv(tmp_path / "train.csv", rows(67)),
         tiny_folder(tmp_path),
         backbone__dropout=0.0,
         head__dropout=0.0,
         fit__learning_rate=2e-5,
-        trainer__accelerator="cpu",
     )
     one, changed = tmp_path / "one", tmp_path / "changed"
-    fit_by_command(settings, one)
-    fit_by_command(settings, changed, "--set", "trainer.max_steps=9")
-    said = fit_by_command(settings, changed, "--set", "trainer.devices=2")
+    fit_heard(capfd, settings, one)
+    fit_heard(capfd, settings, changed, max_steps=9)
+    said = fit_heard(capfd, settings, changed, devices=2)
     assert "resumed at step 9" in said
     assert training(one)["total"] == training(changed)["total"]
     mine, theirs = (load_file(str(folder / "bundle" / "model.safetensors")) for folder in (one, changed))

@@ -20,7 +20,7 @@ from headrace.train.checkpoints import AtomicCheckpoints, checkpoints_in, newest
 from headrace.train.fit import fit
 from headrace.train.run import RunFolder
 from tiny import tiny_folder
-from tiny_fits import recipe, rows, silent, training, weights, write_csv
+from tiny_fits import interrupt_at, recipe, rows, silent, stop_at, training, weights, write_csv
 
 N_STEPS = 16  # 32 training rows in batches of 4, two epochs
 
@@ -43,29 +43,6 @@ def run(settings: dict[str, Any], out: Path, **arguments: Any) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, train_file: Path, backbone: Path) -> Path:
     return run(recipe(train_file, backbone), tmp_path_factory.mktemp("runs") / "undisturbed")
-
-
-def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    """Let a signal be there when a step ends."""
-    from headrace.train import resume
-
-    kept = resume.Keeper.on_train_batch_end
-
-    def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.progress.total + 1 == step:
-            self.signals.received = signal.SIGINT
-        kept(self, *args, **kwargs)
-
-    patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
-
-
-def stop_at(step: int, settings: dict[str, Any], out: Path) -> None:
-    """Stop a run by a signal that comes right after a step, as a user's Ctrl-C does."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
-        interrupt_at(step, patch)
-        fit(settings, out=out, echo=silent)
-    assert caught.value.exit_code == 130
-    assert f"step {step}" in caught.value.what
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 8, 9, 15])
@@ -408,7 +385,7 @@ def test_data_that_cannot_be_learned_from_end_before_a_model_is_loaded(
 def test_a_signal_to_the_process_loses_nothing(
     number: signal.Signals, tmp_path: Path, train_file: Path, backbone: Path
 ) -> None:
-    settings = recipe(train_file, backbone, fit__epochs=40, fit__checkpoint_every_s=0.2)
+    settings = recipe(train_file, backbone, fit__epochs=16, fit__checkpoint_every_s=0.2)
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(settings))
     out = tmp_path / "run"
@@ -417,9 +394,9 @@ def test_a_signal_to_the_process_loses_nothing(
     if process.stderr is None:
         raise AssertionError("no stderr")
     for line in process.stderr:
-        if line.startswith("step 20/"):
+        if line.startswith("epoch 3 "):
             break
-    time.sleep(0.5)
+    time.sleep(0.2)
     process.send_signal(number)
     process.stderr.read()
     code = process.wait(timeout=30)

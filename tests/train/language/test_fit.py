@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import pytest
 import torch
 
 from headrace.bundle.language_model import LanguageModelBundle
-from headrace.errors import DataError, Interrupted, ModelError, RecipeError, RunError
+from headrace.errors import DataError, ModelError, RecipeError, RunError
 from headrace.train.fit import fit
 from headrace.train.run import RunFolder
 from tiny import tiny_folder
-from tiny_fits import silent, training, weights
+from tiny_fits import silent, stop_at, training, weights
 from tiny_language import language_recipe, write_texts
 
 
@@ -50,23 +49,6 @@ KINDS = ("next_word", "masked_word")
 def report(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return found
-
-
-def stop_at(step: int, recipe: dict[str, Any], out: Path) -> None:
-    """Stop a run by a signal that comes right after a step."""
-    from headrace.train import resume
-
-    kept = resume.Keeper.on_train_batch_end
-
-    def interrupting(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.progress.total + 1 == step:
-            self.signals.received = signal.SIGINT
-        kept(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
-        patch.setattr(resume.Keeper, "on_train_batch_end", interrupting)
-        fit(recipe, out=out, echo=silent)
-    assert f"step {step}" in caught.value.what
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -537,7 +537,7 @@ def test_a_classifiers_config_that_was_changed_is_refused(folder: Path, change: 
         (
             "bundle.json",
             lambda b: b.update(task="evil"),
-            "the bundle's bundle.json is damaged: there is no task named 'evil'",
+            "the bundle's task cannot be had: there is no task named 'evil'",
         ),
         ("bundle.json", lambda b: b.pop("tokenizer"), "the bundle's bundle.json is damaged: it lacks 'tokenizer'"),
         (

@@ -183,13 +183,14 @@ def test_it_is_json(tmp_path: Path, backbone: Path) -> None:
 
 
 def test_the_head_of_a_report_has_the_same_shape(tmp_path: Path, backbone: Path) -> None:
-    recipe = load_recipe({"backbone": str(backbone), "data": {"train": str(csv_file(tmp_path / "a.csv", 40))}})
+    source = {"train": str(csv_file(tmp_path / "a.csv", 40)), "max_length": 64}
+    recipe = load_recipe({"backbone": str(backbone), "data": source})
     data = TextDataModule.of(
         prepare(data_plan(recipe.values)), seed=13, batch_size=32, sampler="random", micro_batch="auto"
     )
-    summary = summary_of(data, task="single_label", epochs=3, max_length=256)
+    summary = summary_of(data, task="single_label", epochs=3, max_length=64)
     expected = check(recipe).as_dict()
-    assert {*expected} - {*summary} == {"recipe", "suspects", "forecast"}
+    assert {*expected} - {*summary} == {"recipe", "suspects", "forecast", "language_model"}
     assert summary == {name: expected[name] for name in summary}
     json.dumps(summary, allow_nan=False)
 
@@ -211,7 +212,10 @@ def test_doubtful_labels_are_named_with_their_places(tmp_path: Path, backbone: P
         data[position]["label"] = {"good": "bad", "bad": "good"}[data[position]["label"]]
     path = jsonl(tmp_path / "a.jsonl", data)
     assert checked(backbone, {"train": path, "valid": path}).suspects is None
-    recipe = {"backbone": str(backbone), "data": {"train": path, "valid": path, "allow": ["valid_in_train"]}}
+    recipe = {
+        "backbone": str(backbone),
+        "data": {"train": path, "valid": path, "allow": ["valid_in_train"], "max_length": 32},
+    }
     found = check(recipe, labels=True)
     assert found.suspects is not None
     first = found.suspects.rows[:2]

@@ -23,7 +23,7 @@ import headrace.backbones._weights
 import headrace.data.audit
 import headrace.data.label_findings
 import headrace.data.text_findings
-import headrace.train.prepare
+import headrace.train.rows
 from headrace import cli
 from headrace.metrics import METRICS, REGISTERED
 from headrace.recipe import load_recipe
@@ -295,7 +295,7 @@ def test_the_table_of_keys_is_the_schema() -> None:
 
 def test_the_table_of_findings_is_that_of_the_audit() -> None:
     known = {}
-    modules = (headrace.data.audit, headrace.data.label_findings, headrace.data.text_findings, headrace.train.prepare)
+    modules = (headrace.data.audit, headrace.data.label_findings, headrace.data.text_findings, headrace.train.rows)
     for module in modules:
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":

@@ -33,4 +33,6 @@ def language_recipe(train: Path | list[Path], **changes: Any) -> dict[str, Any]:
             values.setdefault(part, {})[name] = value
         else:
             values[part] = value
+    if values["backbone"]["name"] != AWD["name"]:
+        del values["language_model"]  # a sequence of a stream is nothing to masked words
     return values

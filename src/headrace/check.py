@@ -12,8 +12,13 @@ from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.train.data import TextDataModule
 from headrace.train.fit import check_settings, data_plan
-from headrace.train.language.summary import LanguageCheck, check_language_model
+from headrace.train.language.nested import language_values
+from headrace.train.language.prepare import overlap
+from headrace.train.language.summary import LanguageCheck, check_language_model, look_over_texts
 from headrace.train.prepare import prepare
+from headrace.train.rehearse import refuse_late_faults, rehearse
+from headrace.train.rows import read_rows
+from headrace.train.session import untrained
 from headrace.train.summary import Check, look_over
 
 __all__ = ["Check", "LanguageCheck", "check"]
@@ -38,17 +43,23 @@ def check(
         progress: Told what is done, how far, and how much there is.
 
     Raises:
-        HeadraceError: The faults of the recipe or of a data file, all of one input together; with `labels`, that
-            cleanlab is not installed.
+        HeadraceError: The faults of the recipe or of a data file, all of one input together; what only the model
+            shows; with `labels`, that cleanlab is not installed.
     """
     resolved = load_recipe(recipe, overrides=overrides)
     values = resolved.values
     if values.task == LANGUAGE_MODEL:
         return check_language_model(resolved, progress=progress)
     check_settings(values)
-    fit = values.fit
+    fit, texts = values.fit, None
+    if values.language_model is not None:
+        texts = rehearse(values, read_rows(data_plan(values)).labels, progress=progress)
+    plan, tokenizer = data_plan(values), None if texts is None else texts.tokenizer
+    prepared = prepare(plan, tokenizer=tokenizer, progress=progress)
+    if texts is None:
+        refuse_late_faults(values, untrained(values, prepared).module.model)
     data = TextDataModule.of(
-        prepare(data_plan(values), progress=progress),
+        prepared,
         seed=values.seed,
         batch_size=fit.batch_size,
         sampler=fit.sampler,
@@ -59,12 +70,19 @@ def check(
     found = look_over(
         data, task=values.task, epochs=fit.epochs, max_length=values.data.max_length, recipe=resolved.name
     )
+    if texts is not None:
+        before = look_over_texts(language_values(values), texts, recipe=f"language_model of {resolved.name}")
+        shared = None if prepared.test is None else overlap(prepared.test.examples, texts.train.files)
+        found = replace(found, language_model=replace(before, test_share=shared))
     if labels:
         found = replace(found, suspects=_suspects(data, values.task, values.seed))
     if forecast:
         from headrace.train.forecast import forecast as expected  # loads Lightning
 
-        found = replace(found, forecast=expected(values, data.ready).as_dict())
+        foreseen = expected(values, prepared).as_dict()
+        if texts is not None and foreseen["reason"] is None:
+            foreseen["note"] = "; ".join(filter(None, ["of the classifier alone", foreseen["note"]]))
+        found = replace(found, forecast=foreseen)
     return found
 
 

@@ -96,14 +96,22 @@ def build_classifier(config: Mapping[str, Any]) -> Classifier:
         settings = HeadSettings(**config["head"])
         labels = LabelSet(tuple(str(name) for name in config["labels"]))
         backbone_config = dict(config["backbone"])
-        module = plugins.find("backbone", str(backbone_config.get("backbone")))
+        family = str(backbone_config.get("backbone"))
     except (TypeError, ValueError, RecipeError) as error:
+        reason = error.what if isinstance(error, RecipeError) else error
         raise ModelError(
-            f"the classifier's config is damaged: {error}", where="config.json", next="take the original"
+            f"the classifier's config is damaged: {reason}", where="config.json", next="take the original"
+        ) from error
+    try:
+        module = plugins.find("backbone", family)
+    except RecipeError as error:
+        raise ModelError(
+            f"the classifier's backbone cannot be had: {error.what}",
+            where="config.json",
+            next=f"install the package that brings the backbone {family!r}",
         ) from error
     if settings.name == "native":
-        name = str(backbone_config["backbone"])
-        backbone = _native(module, "build_native", name)(backbone_config, labels=labels.names)
+        backbone = _native(module, "build_native", family)(backbone_config, labels=labels.names)
     else:
         backbone = module.build(backbone_config, pooler=settings.pool == "pooler")
     return Classifier(backbone, settings=settings, labels=labels, multi_label=bool(config["multi_label"]))

@@ -289,6 +289,12 @@ def load_parts(words: Sequence[str] | None, dropouts: Dropouts, settings: Settin
     rates = dropouts.times(settings.get("drop_mult", 1.0))
     direction = settings.get("direction", "forward")
     found = None
+    if weights == "none" and settings.get("vocabulary") is not None:
+        raise ModelError(
+            f"vocabulary is {settings['vocabulary']!r}, the words of weights, and weights is none",
+            where="backbone: vocabulary",
+            next="name the weights, or remove vocabulary: the words then come from the texts",
+        )
     if weights != "none":
         found = _awd_weights.read(weights, settings.get("vocabulary"), sizes=sizes, words=words)
     if found is not None:

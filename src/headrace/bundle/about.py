@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace import plugins
 from headrace.bundle.manifest import BUNDLE, CheckedFiles
-from headrace.errors import BundleError, HeadraceError
+from headrace.errors import BundleError, RecipeError
 
 KIND = "classifier"
 LANGUAGE_MODEL = "language_model"
@@ -100,12 +100,20 @@ def read_about(checked: CheckedFiles) -> tuple[About, dict[str, Any]]:
             metrics=raw.get("metrics"),
             created=str(raw.get("created", "")),
         )
-        plugins.find("task", about.task)
-        return about, dict(raw["tokenizer"])
+        tokenizer = dict(raw["tokenizer"])
     except KeyError as error:
         raise damaged(path, f"it lacks {error.args[0]!r}") from error
-    except (TypeError, ValueError, HeadraceError) as error:
+    except (TypeError, ValueError) as error:
         raise damaged(path, str(error)) from error
+    try:
+        plugins.find("task", about.task)
+    except RecipeError as error:
+        raise BundleError(
+            f"the bundle's task cannot be had: {error.what}",
+            where=str(path),
+            next=f"install the package that brings the task {about.task!r}",
+        ) from error
+    return about, tokenizer
 
 
 def _other_kind(kind: object, folder: Path) -> BundleError:

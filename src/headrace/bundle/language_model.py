@@ -20,7 +20,7 @@ from headrace.bundle.about import LANGUAGE_MODEL, damaged, versions
 from headrace.bundle.generate import Sampling, generate
 from headrace.bundle.weights import read_model, save_weights
 from headrace.data.rows import RowBatch
-from headrace.errors import BundleError, DataError
+from headrace.errors import BundleError, DataError, RecipeError
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.text.batch import collate
 from headrace.text.masks import Masks
@@ -145,6 +145,8 @@ class LanguageModelBundle:
             BundleError: The model guesses masked words, or reads backward, and writes no text.
             RecipeError: A setting is out of its range.
         """
+        if not isinstance(text, str):
+            raise RecipeError(f"the text is a {type(text).__name__}", where="text", next="give a string")
         if not isinstance(self.model, NextWordModel):
             raise BundleError(
                 "the model guesses words that are hidden in a text; it was not trained to go on with one",

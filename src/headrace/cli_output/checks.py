@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.cli_output.language_models import language_check_answer
+from headrace.cli_output.language_models import language_check_answer, language_parts
 from headrace.cli_output.shown import Answer, Part, Styled, Table
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def check_answer(found: Check | LanguageCheck, *, recipe: str) -> Answer:
         return language_check_answer(found, recipe=recipe)
     check = cast("Check", found)
     title = f"{check.recipe}: {check.task}, {len(check.labels)} labels, {check.n_steps:,} steps of training"
-    parts = [title, *_count_parts(check), *_length_parts(check), *_batch_parts(check)]
+    parts = [title] if check.language_model is None else [*language_parts(check.language_model), title]
+    parts += [*_count_parts(check), *_length_parts(check), *_batch_parts(check)]
     parts += [*_forecast_parts(check), *_finding_parts(check), *_suspect_parts(check)]
     verdict = "nothing to mend" if check.is_clean else "mend these, or accept them by their codes in data.allow"
     parts.append(f"{verdict}; next: headrace fit {recipe}")

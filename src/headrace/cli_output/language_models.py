@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 def language_check_answer(check: LanguageCheck, *, recipe: str) -> Answer:
     """Answer `check` of a recipe with `task: language_model`."""
+    return Answer(check.as_dict(), [*language_parts(check), f"no label is read; next: headrace fit {recipe}"])
+
+
+def language_parts(check: LanguageCheck) -> list[Part]:
+    """Return what a person should see of the texts of a language model."""
     kind = "next words" if check.kind == "next_word" else "masked words"
     title = f"{check.recipe}: a language model of {kind}, {check.n_words:,} words, {check.n_steps:,} steps of training"
     header = ("split", "texts", "tokens", "mean", "longest", "texts cut", "unknown")
@@ -34,8 +39,7 @@ def language_check_answer(check: LanguageCheck, *, recipe: str) -> Answer:
     parts: list[Part] = [title, Table(header, splits), Table(("file", "read for", "texts"), files)]
     if check.test_share:
         parts.append(f"note: {100 * check.test_share:.1f} % of the test texts stand among the training texts, too")
-    parts += [*_batch(check), f"no label is read; next: headrace fit {recipe}"]
-    return Answer(check.as_dict(), parts)
+    return [*parts, *_batch(check)]
 
 
 def _batch(check: LanguageCheck) -> list[Part]:

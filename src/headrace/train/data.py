@@ -16,7 +16,8 @@ from headrace.data.read import Columns
 from headrace.plugins import kind_of_task
 from headrace.text.batch import Batch, batches_by_length, collate, micro_batches, token_batches
 from headrace.text.plan import Plan
-from headrace.train.prepare import DataPlan, Part, Prepared, prepare
+from headrace.train.prepare import Part, Prepared, prepare
+from headrace.train.rows import DataPlan
 from headrace.train.tokenizers import tokenizer_place
 
 # One more pass on a CPU costs as much as about 150 tokens: MiniLM's dense gradient of the word embeddings (47 MB) is

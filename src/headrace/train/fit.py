@@ -25,8 +25,10 @@ from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.given import with_files, with_sources
-from headrace.train.prepare import DataPlan, Prepared, prepare
+from headrace.train.places import refuse_misplaced
+from headrace.train.prepare import Prepared, prepare
 from headrace.train.progress import Echo, duration
+from headrace.train.rows import DataPlan, read_rows
 from headrace.train.run import RunFolder, default_folder
 from headrace.train.signals import Signals
 from headrace.train.standing import (
@@ -145,7 +147,11 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     check_settings(values)
     if values.language_model is not None:
         from headrace.train.language.nested import fit_before_classifier
+        from headrace.train.rehearse import rehearse
 
+        rows = read_rows(data_plan(values))
+        _stop_at_findings(rows.findings, strict=strict)
+        rehearse(values, rows.labels, progress=telling(say))
         values = fit_before_classifier(recipe, folder, signals, say, force=force)
 
     prepared = prepare(data_plan(values), progress=telling(say))
@@ -267,11 +273,12 @@ def check_settings(values: RecipeValues) -> None:
     """Refuse what only training would stumble over, before data are read.
 
     Raises:
-        RecipeError: A figure, a logger or an argument of the Trainer does not exist.
+        RecipeError: A figure, a logger or an argument of the Trainer does not exist, or the backbone is no model.
     """
     monitored(values)
     for phase in values.fit.phases:
         early_stopping(values, phase)
+    refuse_misplaced(values)
     if values.trainer or values.logger not in ("tensorboard", "none"):
         from headrace.train.trainer import check_loggers, check_trainer_arguments
 
@@ -315,15 +322,20 @@ def loss_weights(fit_values: TrainSettings, prepared: Prepared) -> dict[str, Any
     if fit_values.class_weights == "balanced":
         found["class_weights"] = class_weights(prepared.train.targets, len(labels)).tolist()
     elif fit_values.class_weights is not None:
-        found["class_weights"] = _by_label(fit_values.class_weights, labels.names, "fit.class_weights")
+        found["class_weights"] = weights_by_label(fit_values.class_weights, labels.names, "fit.class_weights")
     if fit_values.pos_weight == "balanced":
         found["pos_weight"] = pos_weight(prepared.train.targets).tolist()
     elif fit_values.pos_weight is not None:
-        found["pos_weight"] = _by_label(fit_values.pos_weight, labels.names, "fit.pos_weight")
+        found["pos_weight"] = weights_by_label(fit_values.pos_weight, labels.names, "fit.pos_weight")
     return found
 
 
-def _by_label(weights: Mapping[str, float], names: tuple[str, ...], where: str) -> list[float]:
+def weights_by_label(weights: Mapping[str, float], names: tuple[str, ...], where: str) -> list[float]:
+    """Return the weight of each label, 1 where none is given.
+
+    Raises:
+        RecipeError: There is no such label.
+    """
     unknown = sorted(set(weights) - set(names))
     if unknown:
         raise RecipeError(f"there is no label {unknown[0]!r}", where=where, next=f"labels: {', '.join(names)}")

@@ -27,6 +27,7 @@ from headrace.train.frozen_store import KeptRows
 from headrace.train.language.model import check_words, words_in
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Prepared
+from headrace.train.rehearse import refuse_long_texts
 from headrace.train.resume import Goal, Keeper
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
@@ -50,13 +51,7 @@ class Session(Training):
             if place is not None:
                 check_words(place, self.prepared.subwords)
         module = ClassifierModule(**self.module_arguments)
-        longest = module.model.backbone.max_tokens
-        if longest is not None and values.data.max_length > longest:
-            raise RecipeError(
-                f"data.max_length is {values.data.max_length}, and {values.backbone.name} takes {longest} tokens at most",
-                where="data.max_length",
-                next=f"set data.max_length to {longest} or less",
-            )
+        refuse_long_texts(values, module.model.backbone)
         return module
 
     @property

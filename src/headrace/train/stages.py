@@ -87,6 +87,24 @@ def n_learning(train: str, n_groups: int) -> int:
     return n_wanted + 1
 
 
+def refuse_stages(phases: Sequence[object], n_groups: int, *, where: str = "fit.stages") -> None:
+    """Refuse a stage that trains more groups than a model has.
+
+    Args:
+        phases: Settings that `Stage.of` takes.
+        n_groups: Of the whole model, the head included.
+        where: The stages' place in the recipe.
+
+    Raises:
+        RecipeError: One does.
+    """
+    for number, phase in enumerate(phases, start=1):
+        try:
+            n_learning(Stage.of(phase).train, n_groups)
+        except RecipeError as error:
+            raise RecipeError(error.what, where=f"{where}, stage {number}", next=error.next) from error
+
+
 def freeze(model: nn.Module, groups: Groups, train: str, *, in_eval: bool = True) -> list[str]:
     """Let the groups learn that `train` names, and fix the others; return the names of the fixed ones.
 

@@ -24,6 +24,7 @@ from headrace.text.statistics import (
 )
 from headrace.text.tokenizer import Tokenizer
 from headrace.train.data import Steps, TextDataModule
+from headrace.train.language.summary import LanguageCheck
 from headrace.train.prepare import Part, Prepared
 
 N_SHOWN_TEXTS = 4
@@ -128,6 +129,7 @@ class Check:
         n_bad_rows: Rows that `data.on_bad_row: skip` leaves out.
         suspects: Training rows that may be mislabelled, where they were asked for; they are no findings.
         forecast: What `Forecast.as_dict` gives, where it was asked for.
+        language_model: What the language model before the classifier would read, if the recipe has one.
     """
 
     recipe: str
@@ -144,6 +146,7 @@ class Check:
     n_bad_rows: int
     suspects: Suspects | None = field(default=None)
     forecast: Mapping[str, Any] | None = field(default=None)
+    language_model: LanguageCheck | None = field(default=None)
 
     @property
     def is_clean(self) -> bool:
@@ -158,11 +161,12 @@ class Check:
             as its own `as_dict` has it or None, and `is_clean`.
         """
         suspects = None if self.suspects is None else self.suspects.as_dict()
-        return {**asdict(self), "suspects": suspects, "is_clean": self.is_clean}
+        before = None if self.language_model is None else self.language_model.as_dict()
+        return {**asdict(self), "suspects": suspects, "language_model": before, "is_clean": self.is_clean}
 
 
 def summary_of(data: TextDataModule, *, task: str, epochs: int, max_length: int) -> dict[str, Any]:
-    """Return what stands at the head of a run's report: `Check.as_dict()` without `recipe`, `suspects` and `forecast`.
+    """Return what stands at the head of a run's report: `Check.as_dict()` without what is asked for or trained beside.
 
     Args:
         data: The run's data, prepared.
@@ -171,7 +175,8 @@ def summary_of(data: TextDataModule, *, task: str, epochs: int, max_length: int)
         max_length: Tokens kept of a text.
     """
     found = look_over(data, task=task, epochs=epochs, max_length=max_length).as_dict()
-    return {name: value for name, value in found.items() if name not in ("recipe", "suspects", "forecast")}
+    beside = ("recipe", "suspects", "forecast", "language_model")
+    return {name: value for name, value in found.items() if name not in beside}
 
 
 def look_over(data: TextDataModule, *, task: str, epochs: int, max_length: int, recipe: str = "") -> Check:

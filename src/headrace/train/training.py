@@ -24,7 +24,7 @@ from headrace.train.resume import Goal, Keeper, Progress, put_counters
 from headrace.train.run import RunFolder
 from headrace.train.sample import Sample
 from headrace.train.signals import Signals
-from headrace.train.stages import Stage, n_learning
+from headrace.train.stages import Stage, n_learning, refuse_stages
 from headrace.train.stepped import SteppedModule
 from headrace.train.trainer import build_loggers, build_trainer, resolved_precision
 
@@ -132,10 +132,8 @@ class Training(ABC):
         """
         self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
         data = self.data()
-        for phase, stage in zip(
-            self.phases, self.stages, strict=True
-        ):  # a later stage's fault is told before the first
-            n_learning(stage.train, len(self.module.groups()))
+        refuse_stages(self.phases, len(self.module.groups()))
+        for phase in self.phases:  # a later stage's fault is told before the first begins
             self.prepare_stage(phase)
         checkpoints = AtomicCheckpoints()
         keeper = Keeper(

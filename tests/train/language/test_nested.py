@@ -23,7 +23,7 @@ from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, training, weights, write_csv
 from tiny_language import AWD, language_recipe, write_texts
 
-BLOCK = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2, "precision": "fp32", "sequence_length": 9}
+BLOCK = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2, "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_texts_in_other_words_than_the_encoders_are_refused(tmp_path: Path, lang
 def test_what_the_bundle_decides_cannot_be_set(key: str, tmp_path: Path, texts: Path, language_run: Path) -> None:
     value = {"direction": "backward", "n_layers": 4}[key]
     settings = recipe(texts, language_run / "bundle", **{f"backbone__{key}": value})
-    with pytest.raises(RecipeError, match=f"backbone.{key} is .*the bundle of a language model decides this"):
+    with pytest.raises(RecipeError, match=f"backbone.{key} is .*: the bundle .*bundle decides this"):
         fit(settings, out=tmp_path / "run", echo=silent)
 
 

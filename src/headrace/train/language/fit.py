@@ -31,8 +31,7 @@ def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say:
     Raises:
         HeadraceError: What is wrong, where, and what to do next.
     """
-    from headrace.train.language.training import check_devices, monitored
-    from headrace.train.trainer import check_loggers, check_trainer_arguments
+    from headrace.train.language.training import check_language_settings
 
     values = recipe.values
     started = time.perf_counter()
@@ -40,10 +39,7 @@ def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say:
     if done is not None:
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return done
-    monitored(values.fit.monitor, "fit.monitor")
-    check_trainer_arguments(values.trainer)
-    check_devices(values.trainer)
-    check_loggers(values.logger)
+    check_language_settings(values)
     prepared = prepare_language(values, progress=telling(say))
     for line in counts_lines(prepared):
         say(line)

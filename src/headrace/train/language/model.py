@@ -16,7 +16,7 @@ from headrace.backbones._next_word import NextWordModel, load_next_word
 from headrace.backbones.awd_lstm import AwdLstm
 from headrace.bundle.language_model import LanguageModelBundle, is_language_model, predicted_by
 from headrace.errors import ModelError, RecipeError
-from headrace.recipe.schema import BackboneSettings, RecipeValues
+from headrace.recipe.schema import BackboneSettings, LanguageModelSettings, RecipeValues
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.words import Words
 
@@ -43,6 +43,8 @@ def load_language_model(values: RecipeValues, tokenizer: Tokenizer) -> LanguageM
     drop_mult = backbone.drop_mult if block is None or block.drop_mult is None else block.drop_mult
     kind = predicted_by(backbone.name)
     _check_settings(backbone, kind)
+    if kind != NEXT_WORD and block is not None:
+        _check_block(block)
     if is_language_model(backbone.name):
         model = LanguageModelBundle.load(backbone.name).model
         if isinstance(model, NextWordModel) and drop_mult is not None:
@@ -118,6 +120,7 @@ def check_words(backbone: str, tokenizer: Tokenizer) -> None:
 def _check_settings(backbone: BackboneSettings, kind: str) -> None:
     """Refuse what the kind of backbone has no use for."""
     is_bundle = is_language_model(backbone.name)
+    decided_by = backbone.name
     refused: dict[str, object] = {}
     if kind == NEXT_WORD:
         refused = {name: getattr(backbone, name) for name in ("revision", "dropout", "backward")}
@@ -130,9 +133,14 @@ def _check_settings(backbone: BackboneSettings, kind: str) -> None:
         others = ("revision", "vocabulary", "direction", "backward", "embedding_size", "hidden_size", "n_layers")
         refused |= {name: getattr(backbone, name) for name in others}
         refused["weights"] = None if backbone.weights == "pretrained" else backbone.weights
+    elif is_language_model(backbone.weights):
+        is_bundle, decided_by = True, backbone.weights
+        refused |= {
+            name: getattr(backbone, name) for name in ("vocabulary", "embedding_size", "hidden_size", "n_layers")
+        }
     for name, value in refused.items():
         if value is not None:
-            what = "the bundle of a language model decides this" if is_bundle else "this backbone has no such setting"
+            what = f"the bundle {decided_by} decides this" if is_bundle else "this backbone has no such setting"
             raise RecipeError(f"backbone.{name} is {value!r}: {what}", where=f"backbone.{name}", next=next_step)
     if backbone.direction == "both":
         raise RecipeError(
@@ -140,6 +148,18 @@ def _check_settings(backbone: BackboneSettings, kind: str) -> None:
             where="backbone.direction",
             next="train one run with `direction: forward` and one with `direction: backward`",
         )
+
+
+def _check_block(block: LanguageModelSettings) -> None:
+    """Refuse what a model of masked words has no use for."""
+    usual = LanguageModelSettings.model_validate({})
+    for name in ("sequence_length", "drop_mult"):
+        if getattr(block, name) != getattr(usual, name):
+            raise RecipeError(
+                f"language_model.{name} is for next words, and this backbone guesses masked ones",
+                where=f"language_model.{name}",
+                next="remove it; language_model.max_length is the length of its texts",
+            )
 
 
 def words_in(tokenizer: Tokenizer) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headrace.data.examples import Examples
 from headrace.plugins import LANGUAGE_MODEL
@@ -42,7 +42,7 @@ def fit_before_classifier(
             "language model: no texts of its own are named, so it reads data.train, the classifier's validation texts included"
         )
     folder.set_status("preparing")
-    for direction, name in _directions(values).items():
+    for direction, name in directions(values).items():
         own = Recipe(language_values(values, direction=direction), {}, f"language_model of {recipe.name}")
         inner = RunFolder(folder.path / name)
         called = "language model" if name == FOLDER else "backward language model"
@@ -69,7 +69,7 @@ def with_encoder(values: RecipeValues, folder: Path) -> RecipeValues:
     if values.language_model is None or values.task == LANGUAGE_MODEL:
         return values
     old = values.backbone
-    places = [str((folder / name / "bundle").absolute()) for name in _directions(values).values()]
+    places = [str((folder / name / "bundle").absolute()) for name in directions(values).values()]
     own = {"name": places[0], "dropout": old.dropout, "drop_mult": old.drop_mult}
     if len(places) > 1:
         own |= {"direction": "both", "backward": places[1]}
@@ -77,7 +77,7 @@ def with_encoder(values: RecipeValues, folder: Path) -> RecipeValues:
     return values.model_copy(update={"backbone": backbone})
 
 
-def _directions(values: RecipeValues) -> dict[str | None, str]:
+def directions(values: RecipeValues) -> dict[Literal["forward", "backward"] | None, str]:
     """Return the folder of each language model by the direction in which it reads; None as the recipe says."""
     if values.backbone.direction == "both":
         return {"forward": FOLDER, "backward": BACKWARD_FOLDER}

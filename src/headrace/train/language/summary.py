@@ -1,4 +1,4 @@
-"""What the training of a language model would read: files, tokens, words, and a shown batch; no model is loaded."""
+"""What the training of a language model would read: files, tokens, words, and a shown batch; nothing is trained."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from headrace.text.masks import Masks
 from headrace.text.plan import Plan
 from headrace.train.language.prepare import LanguageData, block_of, prepare_language
 from headrace.train.language.streams import Streams
-from headrace.train.language.training import check_devices, monitored
-from headrace.train.trainer import check_trainer_arguments
+from headrace.train.language.training import check_language_settings, unsaved
+from headrace.train.stages import refuse_stages
 
 N_SHOWN = 2
 N_SHOWN_TOKENS = 24
@@ -94,15 +94,26 @@ def check_language_model(recipe: Recipe, *, progress: Callable[[str, int, int], 
         HeadraceError: The faults of the recipe or of a file.
     """
     values = recipe.values
-    monitored(values.fit.monitor, "fit.monitor")
-    check_trainer_arguments(values.trainer)
-    check_devices(values.trainer)
+    check_language_settings(values)
     prepared = prepare_language(values, progress=progress)
+    model = unsaved(values, prepared).module.model
+    refuse_stages(values.fit.phases, len(model.groups()))
+    return look_over_texts(values, prepared, recipe=recipe.name)
+
+
+def look_over_texts(values: RecipeValues, prepared: LanguageData, *, recipe: str) -> LanguageCheck:
+    """Tell what a language model would be trained on.
+
+    Args:
+        values: With `task: language_model`.
+        prepared: Its texts.
+        recipe: The recipe's name.
+    """
     kind = predicted_by(values.backbone.name)
     found = _next_words(values, prepared) if kind == NEXT_WORD else _masked_words(values, prepared)
     batch, n_steps, n_streams, length = found
     return LanguageCheck(
-        recipe=recipe.name,
+        recipe=recipe,
         kind=kind,
         splits=[_split(prepared, name) for name in range(len(prepared.parts))],
         n_words=prepared.tokenizer.vocabulary_size,

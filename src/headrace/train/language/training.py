@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from headrace.backbones._masked_word import MaskedWordModel
 from headrace.backbones._next_word import NextWordModel
 from headrace.errors import RecipeError, TrainingStopped
-from headrace.recipe.schema import TrainSettings
+from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.text.masks import Masks
 from headrace.text.plan import Plan
 from headrace.train.language.data import LanguageDataModule, MaskedSteps, NextWordSteps, Steps
@@ -19,9 +20,12 @@ from headrace.train.language.model import load_language_model
 from headrace.train.language.module import LanguageModelModule, MaskedWordModule, NextWordModule
 from headrace.train.language.prepare import LanguageData, Texts, block_of
 from headrace.train.language.streams import Streams
+from headrace.train.places import refuse_misplaced
 from headrace.train.resume import Goal
+from headrace.train.run import RunFolder
+from headrace.train.signals import Signals
 from headrace.train.stepped import derived_seed
-from headrace.train.trainer import n_devices
+from headrace.train.trainer import check_loggers, check_trainer_arguments, n_devices
 from headrace.train.training import Training
 
 #: Figure of validation -> whether larger is better.
@@ -138,6 +142,15 @@ class LanguageTraining(Training):
             )
 
 
+def unsaved(values: RecipeValues, prepared: LanguageData) -> LanguageTraining:
+    """Return the training of a recipe that has no folder: to look at its model."""
+
+    def silent(line: str) -> None:
+        """Nobody reads along."""
+
+    return LanguageTraining(recipe=values, prepared=prepared, folder=RunFolder(Path()), signals=Signals(), say=silent)
+
+
 def monitored(name: str, where: str) -> tuple[str, bool]:
     """Return a figure of validation, and whether larger is better; `auto` is the loss.
 
@@ -152,6 +165,19 @@ def monitored(name: str, where: str) -> tuple[str, bool]:
             next=f"one of: {', '.join(METRICS)}",
         )
     return name, METRICS[name]
+
+
+def check_language_settings(values: RecipeValues) -> None:
+    """Refuse what only training would stumble over, before texts are read.
+
+    Raises:
+        RecipeError: A figure, a logger or an argument of the Trainer does not exist, or the backbone is no model.
+    """
+    monitored(values.fit.monitor, "fit.monitor")
+    check_trainer_arguments(values.trainer)
+    check_devices(values.trainer)
+    check_loggers(values.logger)
+    refuse_misplaced(values)
 
 
 def check_devices(trainer: dict[str, Any]) -> None:

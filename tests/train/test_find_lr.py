@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.errors import RecipeError
 from headrace.train.find_lr import find_lr, smooth, steepest
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, write_csv
@@ -28,3 +29,20 @@ def test_it_writes_a_plot_and_a_table(tmp_path: Path) -> None:
     assert 1e-7 <= rate <= 1.0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "run" / "find_lr.csv").read_text().splitlines()) > 10
+
+
+def test_of_several_stages_the_first_is_searched_and_that_is_said(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", rows())
+    stages = [{"train": "head"}, {"train": "all"}]
+    lines: list[str] = []
+    find_lr(recipe(train, tiny_folder(tmp_path), fit__stages=stages), out=tmp_path / "run", echo=lines.append)
+    assert "stage 1 of 2 is searched, which trains: head; a later one begins where it ends" in lines
+
+
+def test_a_rate_on_a_language_model_that_is_yet_to_be_trained_is_not_searched(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", rows())
+    settings = recipe(train, tiny_folder(tmp_path), language_model={"epochs": 1})
+    with pytest.raises(RecipeError, match="has yet to train") as caught:
+        find_lr(settings, out=tmp_path / "run", echo=silent)
+    assert "backbone=RUN/language_model/bundle" in str(caught.value.next)
+    assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ import torch
 from headrace.errors import RecipeError, TrainingStopped
 from headrace.files import write_bytes
 from headrace.recipe import Recipe, load_recipe
+from headrace.recipe.schema import RecipeValues
 from headrace.train.fit import data_plan, refuse_language_model, say_to_stderr
 from headrace.train.prepare import prepare
 from headrace.train.progress import Echo
@@ -57,6 +58,7 @@ def find_lr(
     say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
     refuse_language_model(resolved.values, "a search for the learning rate")
+    _refuse_untrained(resolved.values)
     folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
     session = Session(
         recipe=resolved.values,
@@ -77,12 +79,25 @@ def find_lr(
     return rate, plot
 
 
+def _refuse_untrained(values: RecipeValues) -> None:
+    """Refuse a classifier whose language model has yet to be trained: the rate is that of its encoder."""
+    if values.language_model is not None:
+        raise RecipeError(
+            "the classifier's encoder is that of a language model, which this recipe has yet to train",
+            where="language_model",
+            next="fit once, then search with `--set language_model=null --set backbone=RUN/language_model/bundle`",
+        )
+
+
 def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
     if session.is_classical:
         what = f"head: {session.recipe.head.name} is fitted by scikit-learn and has no learning rate"
         raise RecipeError(what, where="head", next="choose head: linear or native for --find-lr")
     module = session.module
     module.enter(session.stages[0])
+    if len(session.stages) > 1:
+        learns = session.stages[0].train
+        say(f"stage 1 of {len(session.stages)} is searched, which trains: {learns}; a later one begins where it ends")
     data = session.data()
     plan, part = data.plan, session.prepared.train
     steps = data.steps()

@@ -48,7 +48,7 @@ def test_token_states_come_back_padded_with_zeros(tmp_path: Path, is_bf16: bool)
     form = Form("states", 3, WIDTH, is_bf16)
     kept = open_entry(written(tmp_path, form), form, {"train": LENGTHS})
     assert kept is not None
-    assert (tmp_path / "states" / "train.bin").stat().st_size == 10 * WIDTH * (2 if is_bf16 else 4)
+    assert (tmp_path / "states" / "train.bin").stat().st_size == 10 * WIDTH * (2 if is_bf16 else 4) + 4 * len(LENGTHS)
     batch = kept["train"].attach(batch_of([1, 2, 0, 2]))
     assert batch.depth == 3
     assert batch.features is None
@@ -94,6 +94,24 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error_that_names_it(tmp_path
     with pytest.raises(RunError, match="end too early"):
         kept["train"].attach(batch_of([2]))
     kept["train"].close()
+
+
+@pytest.mark.parametrize("is_checksum", [False, True])
+def test_a_bit_that_turned_is_found_and_the_entry_is_made_anew(tmp_path: Path, is_checksum: bool) -> None:
+    form = Form("states", 1, WIDTH)
+    path = written(tmp_path, form) / "states" / "train.bin"
+    content = bytearray(path.read_bytes())
+    turned = -4 * len(LENGTHS) + 4 * 2 if is_checksum else int(LENGTHS[:2].sum()) * WIDTH * 4  # of row 2
+    content[turned] ^= 1
+    path.write_bytes(content)
+    kept = open_entry(tmp_path, form, {"train": LENGTHS})
+    assert kept is not None
+    assert kept["train"].attach(batch_of([0, 1, 3])).states is not None
+    with pytest.raises(RunError, match="are not those that were written") as caught:
+        kept["train"].attach(batch_of([1, 2]))
+    assert caught.value.where == str(path)
+    kept["train"].close()
+    assert open_entry(tmp_path, form, {"train": LENGTHS}) is None
 
 
 def entry(folder: Path, name: str, n_bytes: int, age_s: float) -> None:

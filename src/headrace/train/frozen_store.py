@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,10 +23,12 @@ from headrace.text.batch import Batch
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 # All entries together: MiniLM's token states of IMDb's 25,000 reviews at 256 tokens are 25,000 x 203 x 384 x 4 = 7.8e9.
 MAX_BYTES = 8 << 30
 _HEAD = "entry.json"
+#: CRC-32 of a text's vectors; a bit that turned on the disk would teach wrongly, and nobody would see it.
+_CHECKSUM = np.dtype("<u4")
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Form:
         return np.ones(len(lengths), dtype=np.int64) if self.depth is None else lengths.astype(np.int64)
 
     def n_bytes(self, lengths: np.ndarray) -> int:
-        """Return what texts with so many tokens take on disk."""
-        return int(self.n_vectors(lengths).sum()) * self.vector_bytes
+        """Return what texts with so many tokens take on disk: their vectors, then a checksum of each text."""
+        return int(self.n_vectors(lengths).sum()) * self.vector_bytes + len(lengths) * _CHECKSUM.itemsize
 
 
 class KeptRows:
@@ -79,12 +82,14 @@ class KeptRows:
         self.n_vectors = form.n_vectors(lengths)
         self.starts = np.concatenate([[0], np.cumsum(self.n_vectors)])
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (open as long as its rows are read)
+        self._checksums = np.empty(len(lengths), dtype=_CHECKSUM)
+        self._fill(self._checksums.data.cast("B"), int(self.starts[-1]) * form.vector_bytes)
 
     def attach(self, batch: Batch) -> Batch:
         """Return the batch with the vectors of its rows: `features`, or `states` and their depth.
 
         Raises:
-            RunError: The file was changed since it was opened.
+            RunError: The file was changed since it was written.
         """
         rows = batch.rows.tolist()
         if self.form.depth is None:
@@ -101,17 +106,27 @@ class KeptRows:
         return replace(batch, states=vectors, depth=self.form.depth)
 
     def _read(self, row: int, target: np.ndarray) -> None:
-        left = target.reshape(-1).data.cast("B")
-        self._file.seek(int(self.starts[row]) * self.form.vector_bytes)
+        content = target.reshape(-1).data.cast("B")
+        self._fill(content, int(self.starts[row]) * self.form.vector_bytes)
+        if zlib.crc32(content) != self._checksums[row]:
+            raise self._damaged("are not those that were written")
+
+    def _fill(self, left: memoryview, start: int) -> None:
+        self._file.seek(start)
         while len(left):
             n = self._file.readinto(left)
             if not n:
-                raise RunError(
-                    "the kept outputs of frozen layers end too early",
-                    where=str(self.path),
-                    next="run the same command again: they are computed anew",
-                )
+                raise self._damaged("end too early")
             left = left[n:]
+
+    def _damaged(self, how: str) -> RunError:
+        """Return the error; without its head the entry is no longer one, so that a next run makes it anew."""
+        (self.path.parent / _HEAD).unlink(missing_ok=True)
+        return RunError(
+            f"the kept outputs of frozen layers {how}",
+            where=str(self.path),
+            next="run the same command again: they are computed anew",
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -131,6 +146,7 @@ class RowWriter:
         self.form = form
         self.n_vectors = form.n_vectors(lengths)
         self.starts = np.concatenate([[0], np.cumsum(self.n_vectors)])
+        self._checksums = np.zeros(len(lengths), dtype=_CHECKSUM)
         self._file = open(path, "xb")  # noqa: SIM115  (closed by `close`)
         self._file.truncate(form.n_bytes(lengths))
 
@@ -140,11 +156,15 @@ class RowWriter:
         values = (vectors.view(torch.int16) if self.form.is_bf16 else vectors).numpy()
         for row, value in zip(rows.tolist(), values.reshape(len(rows), -1, self.form.width), strict=True):
             self._file.seek(int(self.starts[row]) * self.form.vector_bytes)
-            self._file.write(value[: self.n_vectors[row]].reshape(-1).data.cast("B"))
+            content = value[: self.n_vectors[row]].reshape(-1).data.cast("B")
+            self._file.write(content)
+            self._checksums[row] = zlib.crc32(content)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Write the checksums, and close the file."""
+        with self._file:
+            self._file.seek(int(self.starts[-1]) * self.form.vector_bytes)
+            self._file.write(self._checksums.tobytes())
 
 
 def finish_entry(folder: Path) -> None:

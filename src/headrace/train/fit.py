@@ -164,10 +164,14 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     from headrace.train.checkpoints import best_file
     from headrace.train.finish import finish
     from headrace.train.foretold import foretold
+    from headrace.train.language.model import matched_line
     from headrace.train.session import Session
 
     session = Session(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
     own = identity(recipe.values, prepared.fingerprints(), session.initial_sha256)
+    known = matched_line(values, session.module.model.backbone)
+    if known is not None:
+        say(known)
     _ = session.initial_sample  # taken now: afterwards the weights have moved
     if force:
         clear(folder)

@@ -210,6 +210,17 @@ def test_a_later_language_model_begins_with_the_weights_of_an_earlier_one(
     assert torch.equal(now[words.index("film")], was[theirs.index("film")])  # type: ignore[index]
     torch.testing.assert_close(now[words.index("marvel")], was.mean(dim=0))  # type: ignore[index,operator]
 
+    lines: list[str] = []
+    run = fit(
+        language_recipe([other, texts], backbone=backbone, fit__epochs=1), out=tmp_path / "run", echo=lines.append
+    )
+    n_known = sum(word in set(theirs) for word in words)
+    assert 0 < n_known < len(words)
+    assert any(f"knows {n_known} of the {len(words)} words" in line for line in lines)
+    found = report(run.folder)["data"]["weights"]
+    assert found == {"weights": backbone["weights"], "n_words": len(theirs), "n_matched": n_known}
+    assert f"which knew {n_known} of the {len(words)} words" in (run.folder / "report.html").read_text("utf-8")
+
 
 @pytest.mark.parametrize(
     ("changes", "error", "what"),

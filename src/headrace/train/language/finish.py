@@ -49,6 +49,7 @@ def finish_language_model(training: LanguageTraining, *, recipe: Recipe) -> Run:
     bundle = _save_and_prove(training, recipe, evaluation)
     timing["peak_memory_bytes"] = peak_memory_bytes()
     data = data_summary(training.prepared)
+    data["weights"] = dict(getattr(model.backbone, "source", {}))
     data["training"] = {"history": with_perplexity(progress.history), "best": asdict(progress.best)}
     write_report(
         folder.path,

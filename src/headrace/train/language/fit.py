@@ -45,10 +45,14 @@ def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say:
         say(line)
 
     from headrace.train.language.finish import finish_language_model
+    from headrace.train.language.model import matched_line
     from headrace.train.language.training import LanguageTraining
 
     training = LanguageTraining(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
     own = identity(values, prepared.fingerprints(), training.initial_sha256)
+    known = matched_line(values, training.module.model.backbone)
+    if known is not None:
+        say(known)
     if force:
         clear(folder)
     folder.refuse_other(own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from headrace.errors import ModelError, RecipeError
 from headrace.recipe.schema import BackboneSettings, LanguageModelSettings, RecipeValues
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.words import Words
-
-logger = logging.getLogger(__name__)
 
 _AWD_SETTINGS = ("weights", "vocabulary", "embedding_size", "hidden_size", "n_layers", "direction")
 _ENCODER_SETTINGS = ("weights", "revision", "dropout")
@@ -96,6 +93,21 @@ def encoders_of(settings: BackboneSettings) -> list[Backbone]:
                 next="name the forward bundle under `name`, the backward one under `backward`",
             )
     return found
+
+
+def matched_line(values: RecipeValues, backbone: Backbone) -> str | None:
+    """Return how many words of the texts the weights know, for a person.
+
+    Returns:
+        None where no words were matched, or an earlier run has matched them.
+    """
+    source = backbone.source if isinstance(backbone, AwdLstm) else {}
+    if "n_matched" not in source or is_language_model(values.backbone.name):
+        return None
+    return (
+        f"{source['weights']} knows {source['n_matched']:,} of the {backbone.config()['n_words']:,} words; "
+        "the others begin with the mean of its own"
+    )
 
 
 def check_words(backbone: str, tokenizer: Tokenizer) -> None:
@@ -189,22 +201,29 @@ def _from_bundle(backbone: BackboneSettings, words: list[str], *, drop_mult: flo
             next="take the weights of the other direction",
         )
     theirs = words_in(bundle.tokenizer)
-    known = set(theirs)
-    n_matched = sum(word in known for word in words)
-    logger.info(
-        "%s: %d of %d words are matched, the others begin with the mean", backbone.weights, n_matched, len(words)
-    )
-    return _with_words(bundle.model, theirs, words, drop_mult=drop_mult)
+    return _with_words(bundle.model, theirs, words, drop_mult=drop_mult, weights=backbone.weights)
 
 
 def _with_words(
-    model: NextWordModel, theirs: list[str] | None, ours: list[str] | None, *, drop_mult: float
+    model: NextWordModel,
+    theirs: list[str] | None,
+    ours: list[str] | None,
+    *,
+    drop_mult: float,
+    weights: str | None = None,
 ) -> NextWordModel:
-    """Return a model with the same weights, for other words (None for the same), with a language model's dropouts."""
+    """Return a model with the same weights, for other words (None for the same), with a language model's dropouts.
+
+    Args:
+        weights: What the model's source shall say of where they come from; None for what it says now.
+    """
     old = model.backbone
     state = dict(old.state_dict())
     bias = model.bias.detach()
+    source = old.source
     if theirs is not None and ours is not None:
+        known = set(theirs)
+        source = {"weights": weights, "n_words": len(theirs), "n_matched": sum(word in known for word in ours)}
         state["embedding.weight"] = match_words(state["embedding.weight"], theirs=theirs, ours=ours)
         bias = match_words(bias, theirs=theirs, ours=ours)
     backbone = AwdLstm(
@@ -212,7 +231,7 @@ def _with_words(
         sizes=old.sizes,
         dropouts=LANGUAGE_MODEL.times(drop_mult),
         direction=old.direction,
-        source=old.source,
+        source=source,
     )
     backbone.load_state_dict(state, strict=True)
     new = NextWordModel(backbone)

@@ -150,12 +150,14 @@ def test_a_family_that_draws_until_it_is_content_still_ends() -> None:
     assert ((weight >= 2.0) & (weight <= 4.0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.fresh_process
 def test_a_fresh_process_gives_the_same_scores(original: Bundle) -> None:
     texts = [*SENTENCES, "", "\ud800"]
     prove_in_fresh_process(str(original.folder), texts, original.scores(texts))
 
 
+@pytest.mark.slow
 @pytest.mark.fresh_process
 def test_a_proof_that_fails_says_by_how_much(folder: Path, original: Bundle) -> None:
     expected = original.scores(SENTENCES)

@@ -141,6 +141,7 @@ def refusal(name: str, **arguments) -> ModelError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_hub_id_in_a_fresh_process_gives_the_served_weights(hub, encoders, tmp_path):
     program = (
         "import sys, torch\n"

@@ -54,6 +54,7 @@ def test_what_was_saved_is_loaded_with_the_same_losses(bundle: LanguageModelBund
     assert is_language_model(tmp_path / "bundle")
 
 
+@pytest.mark.slow
 @pytest.mark.fresh_process
 def test_a_fresh_process_gives_bit_equal_losses_and_other_ones_are_found_out(tmp_path: Path) -> None:
     bundle = next_word()

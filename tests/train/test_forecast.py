@@ -295,9 +295,8 @@ def test_the_probe_gives_figures_and_leaves_random_state_and_folder_alone(
 @pytest.mark.parametrize(
     ("changes", "n_steps"),
     [
-        ({"head": {"name": "native"}}, 32),
+        ({"head": {"name": "native"}, "fit__sampler": "balanced", "fit__precision": "bf16"}, 32),
         ({"head": {"name": "logistic", "pool": "mean"}}, 0),
-        ({"fit__sampler": "balanced", "fit__precision": "bf16"}, 32),
         ({"fit__sampler": "length_buckets", "fit__class_weights": "balanced"}, 32),
     ],
 )

@@ -234,6 +234,7 @@ print(sorted(path.name for path in folder.iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full_leaves_the_checkpoint_before_it_and_no_half_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from headrace.bundle import prove_in_fresh_process, save_bundle
 from headrace.data.labels import label_counts
@@ -28,6 +29,7 @@ from headrace.train.progress import duration
 from headrace.train.resume import Progress
 from headrace.train.sample import Sample
 from headrace.train.session import Session
+from headrace.train.trainer import evaluation_device
 
 PROOF_TEXTS = 32
 
@@ -40,11 +42,13 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | No
     model = session.module.model
     model.load_state_dict(best_weights(session.folder.checkpoints, progress.best))
     model.backbone.end_training()
-    model.cpu().eval()  # the fresh process of the proof computes on the CPU
+    device = torch.device("cpu") if session.is_classical else evaluation_device(session.recipe.trainer)
+    model.to(device).eval()
     timing = timing_of(progress)
 
     started = time.perf_counter()
     found = evaluated(session)
+    model.cpu()  # the fresh process of the proof computes on the CPU
     timing["evaluate_s"] = time.perf_counter() - started
     folder = session.folder.path
     write_predictions(session, found)

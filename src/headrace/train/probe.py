@@ -236,7 +236,7 @@ def _measure(order: Order, module: ClassifierModule, folder: Path, *, load_s: fl
     compute = {"device": device, "precision": order.precision, **order.padding}
     valid = _score(module.model, parts, budget_s=budget_s, compute=compute) if on_device else []
     module.model.backbone.end_training()
-    scored = _score(module.model.cpu(), parts, budget_s=budget_s, compute=order.padding)
+    scored = _score(module.model, parts, budget_s=budget_s, compute={"device": device, **order.padding})
     found = Answer(
         load_s=load_s,
         steps=tuple(steps[1:]),

@@ -83,6 +83,18 @@ def n_devices(arguments: Mapping[str, Any]) -> int:
     raise RecipeError(f"trainer.devices: {devices!r} is no number of devices", where="trainer.devices", next="write 2")
 
 
+def evaluation_device(arguments: Mapping[str, Any]) -> torch.device:
+    """Return where rows are scored once training is over: on the accelerator that trained, or without one on the CPU.
+
+    Args:
+        arguments: The recipe's `trainer`.
+    """
+    found = (
+        None if arguments.get("accelerator") == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+    )
+    return torch.device("cpu") if found is None else found
+
+
 def resolved_precision(setting: str, *, accelerator: str = "auto") -> tuple[str, str]:
     """Return (`fp32` | `bf16`, why): `auto` takes bf16 where the machine computes in it."""
     if setting != "auto":

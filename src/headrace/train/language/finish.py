@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from headrace.bundle import prove_in_fresh_process
 from headrace.bundle.about import versions as bundle_versions
 from headrace.bundle.language_model import LanguageAbout, LanguageModelBundle
@@ -28,6 +26,7 @@ from headrace.train.language.prepare import LanguageData, Texts, columns_of, max
 from headrace.train.language.training import LanguageTraining
 from headrace.train.progress import duration
 from headrace.train.resume import Progress
+from headrace.train.trainer import evaluation_device
 from headrace.train.training import learning_scales
 
 PROOF_TEXTS = 8
@@ -79,7 +78,7 @@ def _evaluated(training: LanguageTraining, progress: Progress) -> Evaluation:
     part = training.prepared.test or training.prepared.valid
     step = progress.best.step if progress.best is not None else -1
     of_best = [record["valid"] for record in progress.history if record["step"] == step and record["valid"]]
-    device = _device(training)
+    device = evaluation_device(training.recipe.trainer)
     training.module.model.to(device)
     if part.name == "valid" and of_best:
         metrics, n_tokens = dict(of_best[-1]), _n_predicted(training)
@@ -94,12 +93,6 @@ def _n_predicted(training: LanguageTraining) -> int:
     steps = training.steps_of(training.prepared.valid)
     batches: Any = steps.validation()
     return sum(batches[number].targets.numel() for number in range(len(batches)))
-
-
-def _device(training: LanguageTraining) -> torch.device:
-    wanted = training.recipe.trainer.get("accelerator", "auto")
-    found = None if wanted == "cpu" else torch.accelerator.current_accelerator()
-    return torch.device("cpu") if found is None or not torch.accelerator.is_available() else found
 
 
 def _timing(progress: Progress, evaluate_s: float) -> dict[str, Any]:

@@ -27,6 +27,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """Let in-process writes end in the page cache: power is not cut in a test, and a fit waits for the disk 65 times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.files.os.fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _warm_proofs(_own_cache: None) -> Iterator[object]:
     """Let a warm process prove the bundles; yields what starts a process for each."""
     from headrace.bundle import proof

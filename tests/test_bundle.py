@@ -173,6 +173,7 @@ def test_predicting_imports_neither_lightning_nor_datasets(original: Bundle) -> 
     code = (
         "import sys, headrace\n"
         "assert 'torch' not in sys.modules\n"
+        "headrace.evaluate; headrace.Prediction\n"
         "print(headrace.Bundle.load(sys.argv[1]).predict('A good film.').label)\n"
         "print([name for name in ('lightning', 'pytorch_lightning', 'datasets', 'sklearn', 'pandas') if name in sys.modules])"
     )

@@ -70,7 +70,3 @@ def test_import_headrace_imports_nothing_heavy() -> None:
 def test_the_recipe_imports_no_torch() -> None:
     heavy = {"torch", "lightning", "transformers", "datasets"}
     assert loaded_after("import headrace; headrace.Recipe; import headrace.new, headrace.cli") & heavy == set()
-
-
-def test_predicting_imports_no_lightning() -> None:
-    assert "lightning" not in loaded_after("import headrace; headrace.Bundle; headrace.evaluate; headrace.Prediction")

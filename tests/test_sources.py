@@ -122,6 +122,7 @@ def test_a_pipe_without_a_single_pair_is_an_error(pairs: Bundle) -> None:
 # -- the scratch folder -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_has_left_is_removed_and_what_a_living_one_needs_stays(cache: Path) -> None:
     program = (
         "import os, signal; from headrace.sources import scratch\n"

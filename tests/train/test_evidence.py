@@ -577,6 +577,7 @@ def test_a_task_of_somebodys_own_keeps_its_scores(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: surer\nVersion: 1.0\n", "utf-8")
     (info / "entry_points.txt").write_text("[headrace.tasks]\nsurer = surer_task\n", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a process of its own finds the package, too
     data = dict(settings["data"])
     file = data["test"] if with_test else data["valid"]
     if not with_test:

@@ -274,6 +274,7 @@ def check_figures(found: Forecast) -> None:
     assert set(found.as_dict()) == set(vars(found))
 
 
+@pytest.mark.slow
 def test_the_probe_gives_figures_and_leaves_random_state_and_folder_alone(
     tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

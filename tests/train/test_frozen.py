@@ -110,9 +110,9 @@ def test_one_epoch_alone_is_not_worth_a_pass() -> None:
     ("family", "head"),
     [
         ("bert", {"pool": "mean"}),
-        ("bert", {"name": "ulmfit", "pool": "concat", "hidden": 16}),
-        ("modernbert", {"pool": "cls", "hidden": 8}),
-        ("deberta-v2", {"pool": "max"}),
+        pytest.param("bert", {"name": "ulmfit", "pool": "concat", "hidden": 16}, marks=pytest.mark.slow),
+        pytest.param("modernbert", {"pool": "cls", "hidden": 8}, marks=pytest.mark.slow),
+        pytest.param("deberta-v2", {"pool": "max"}, marks=pytest.mark.slow),
     ],
     ids=["bert-mean", "bert-ulmfit", "modernbert-cls", "deberta-max"],
 )
@@ -228,7 +228,9 @@ def test_in_bf16_token_states_take_half_the_bytes(
 # -- when something comes between -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [3, 8, 16, 19])
+@pytest.mark.parametrize(
+    "step", [3, pytest.param(8, marks=pytest.mark.slow), 16, pytest.param(19, marks=pytest.mark.slow)]
+)
 def test_a_cut_run_ends_bit_equal_with_what_was_kept_and_without(
     step: int, tmp_path: Path, train_file: Path, backbone: Path, cache: Path
 ) -> None:

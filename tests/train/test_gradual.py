@@ -156,7 +156,7 @@ def test_the_report_shows_the_rate_of_each_group_in_each_stage(undisturbed: Path
     assert curve["rates"]["embeddings"][place[17]] == pytest.approx(0.385**3 * curve["rates"]["head"][place[17]])
 
 
-@pytest.mark.parametrize("step", [3, 8, 9, 16, 17, 24, 31])
+@pytest.mark.parametrize("step", [3, 8, *(pytest.param(step, marks=pytest.mark.slow) for step in (9, 16, 17, 24, 31))])
 def test_a_run_cut_inside_or_between_stages_ends_bit_equal(
     step: int, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
 ) -> None:

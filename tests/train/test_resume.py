@@ -45,7 +45,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, train_file: Path, back
     return run(recipe(train_file, backbone), tmp_path_factory.mktemp("runs") / "undisturbed")
 
 
-@pytest.mark.parametrize("step", [1, 3, 7, 8, 9, 15])
+@pytest.mark.parametrize("step", [1, 8, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 7, 9, 15))])
 def test_a_run_cut_at_any_step_ends_bit_equal(
     step: int, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
 ) -> None:
@@ -64,11 +64,11 @@ def test_a_run_cut_at_any_step_ends_bit_equal(
     "changes",
     [
         {"fit__accumulate": 2},
-        {"fit__micro_batch": 1},
-        {"fit__schedule": "one_cycle"},
+        pytest.param({"fit__micro_batch": 1}, marks=pytest.mark.slow),
+        pytest.param({"fit__schedule": "one_cycle"}, marks=pytest.mark.slow),
         {"fit__early_stopping": 1, "fit__monitor": "loss"},
-        {"fit__sampler": "length_buckets"},
-        {"fit__sampler": "balanced"},
+        pytest.param({"fit__sampler": "length_buckets"}, marks=pytest.mark.slow),
+        pytest.param({"fit__sampler": "balanced"}, marks=pytest.mark.slow),
         {"fit__optimizer": "adam", "fit__layer_decay": 0.5, "backbone__dropout": 0.3},
     ],
     ids=lambda changes: ",".join(changes),

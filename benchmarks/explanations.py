@@ -1,8 +1,10 @@
 """How near attributions come to the difference they explain, in how many steps, and what one explanation costs.
 
     python benchmarks/explanations.py BUNDLE [--texts 50] [--reference 5]
+    HEADRACE_DATA=DATA python benchmarks/explanations.py BUNDLE --imdb --texts 12 --reference 0
 
-Texts of the shipped reviews with a bundle of `headrace demo`. For the first few the attributions are compared with
+Texts of the shipped reviews with a bundle of `headrace demo`; or IMDb's test reviews, drawn by content, with one that
+learnt on the others. For the first few the attributions are compared with
 those of four times as many steps, and the steps with those that a baseline of padding takes. One JSON line goes to
 benchmarks/results/explanations.jsonl.
 """
@@ -11,8 +13,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import hashlib
+import json
+import os
 import time
 from importlib.resources import files
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -37,16 +44,27 @@ def apart(left: Explanation, right: Explanation) -> float:
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
+def shipped() -> list[str]:
+    with open(str(files("headrace") / "samples/reviews/test.csv"), encoding="utf-8", newline="") as file:
+        return [row["review"] for row in csv.DictReader(file)]
+
+
+def imdb() -> list[str]:
+    with gzip.open(Path(os.environ["HEADRACE_DATA"]) / "imdb" / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        lines = sorted(file, key=lambda line: hashlib.sha256(line.encode()).digest())
+    return [json.loads(line)["text"] for line in lines]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--texts", type=int, default=50)
     parser.add_argument("--reference", type=int, default=5)
+    parser.add_argument("--imdb", action="store_true", help="IMDb's test reviews instead of the shipped ones")
     parser.add_argument("--no-record", action="store_true")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
-    with open(str(files("headrace") / "samples/reviews/test.csv"), encoding="utf-8", newline="") as file:
-        texts = [row["review"] for row in csv.DictReader(file)][: arguments.texts]
+    texts = (imdb() if arguments.imdb else shipped())[: arguments.texts]
     explained(bundle, texts[0], max_steps=16)  # imports
     found = []
     for text in texts:
@@ -55,6 +73,7 @@ def main() -> None:
         print(f"{one.n_steps:4d} steps  error {one.error_share:.4f}  difference {one.difference:+.2f}", flush=True)
     steps = [one.n_steps for one, _, _ in found]
     record = {
+        "texts": "imdb" if arguments.imdb else "shipped reviews",
         "n_texts": len(texts),
         "n_within": sum(one.is_exact for one, _, _ in found),
         "largest_error_share": max(one.error_share for one, _, _ in found),

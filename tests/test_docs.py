@@ -130,7 +130,7 @@ def run_all(document: str, folder: Path) -> Counter[str]:
         elif example.language == "toml":
             install_entry_points(example, folder)
         elif example.language == "sh":
-            for line in example.code.splitlines():
+            for line in example.code.replace("\\\n", " ").splitlines():  # a command may go on in the next line
                 run_line(shlex.split(line, comments=True), f"{document}:{example.line}: {line}")
         seen[example.language] += 1
     return seen

@@ -244,7 +244,8 @@ def test_a_second_run_of_the_same_takes_the_forecast_of_the_first(
     assert len(asked) == 3
     assert "forecast: about 12 s, as told before" in lines
     assert (tmp_path / "b" / "forecast.json").read_text() == (tmp_path / "a" / "forecast.json").read_text()
-    for kept in (tmp_path / "cache" / "forecasts").iterdir():
-        kept.write_text("{", "utf-8")
-    fit(recipe(train_file, backbone), out=tmp_path / "e", echo=lines.append)
-    assert len(asked) == 4
+    for number, damaged in enumerate(("{", "[]", "{}")):
+        for kept in (tmp_path / "cache" / "forecasts").iterdir():
+            kept.write_text(damaged, "utf-8")
+        fit(recipe(train_file, backbone), out=tmp_path / f"damaged-{number}", echo=lines.append)
+        assert len(asked) == 4 + number

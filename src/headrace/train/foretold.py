@@ -50,7 +50,9 @@ def foretold(session: Session) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found: Any = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict) or not {"fit_s", "wall_s"} <= found.keys():
+            raise ValueError("it is no forecast")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -161,7 +161,9 @@ def _figure(targets: np.ndarray, scores: np.ndarray, task: str) -> float:
 def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
     """transformers' Trainer: dynamic padding, the recipe's hyper-parameters, best epoch on validation.
 
-    bf16 where the machine has it. Rows that are only scored come in order of length, which changes no score.
+    bf16 where the machine has it. Training batches are grouped by length (its own option), for its default pads
+    nearly every batch of reviews to the longest. Rows that are only scored come in order of length, which changes
+    no score.
     """
     import torch
     from transformers import (
@@ -216,6 +218,7 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         weight_decay=fit.weight_decay,
         warmup_steps=float(fit.warmup),
         lr_scheduler_type="linear",
+        train_sampling_strategy="group_by_length",
         bf16=has_bf16,
         eval_strategy="epoch",
         save_strategy="epoch",

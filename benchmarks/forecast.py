@@ -67,7 +67,7 @@ def fact(name: str, rows: int, out: str) -> dict[str, Any]:
 
     from headrace.train import finish
     from headrace.train.fit import fit
-    from headrace.train.probe import peak_resident_bytes
+    from headrace.train.memory import peak_resident_bytes
     from headrace.train.resume import Keeper
 
     counted = {"cpu": 0.0, "mark": 0.0, "evaluate": 0.0}

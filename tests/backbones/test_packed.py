@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.backbones import transformer
+from headrace.backbones import _attention, transformer
+from headrace.backbones._attention import packed_attention
 from headrace.backbones._drawn import DrawnDropout
-from headrace.backbones._packed import Packed, group_borders, packed_attention
+from headrace.backbones._packed import Packed, group_borders
 from tiny import FAMILIES, tiny_folder
 from tiny_models import PAD_IDS, make_batch
 
@@ -98,6 +99,67 @@ def test_dropout_averages_to_the_attention_without_it_and_never_repeats_a_mask()
     assert float((drawn.mean(0) - once(0.0)).abs().max()) < 0.08
     assert float(drawn.std(0).mean()) > 0.1
     assert not any(torch.equal(first, second) for first, second in itertools.pairwise(drawn[:20]))
+
+
+LENGTHS_OF_THREE = torch.tensor([6, 5, 2])
+
+
+@pytest.fixture(params=[1, 60, 1 << 20], ids=lambda cells: f"{cells}-cells")
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One head a piece, some heads, all of them."""
+    monkeypatch.setattr(_attention, "PIECE_CELLS", request.param)
+
+
+def three_texts(dtype: torch.dtype) -> tuple[Packed, list[torch.Tensor]]:
+    packed = Packed.of((torch.arange(6) < LENGTHS_OF_THREE[:, None]).long())
+    drawn = torch.Generator().manual_seed(4)
+    return packed, [torch.randn(1, 2, 13, 4, generator=drawn, dtype=torch.float64).to(dtype) for _ in range(3)]
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_gradient_is_that_of_the_attention_with_its_mask(dropout: float, window: int | None) -> None:
+    packed, inputs = three_texts(torch.float64)
+
+    def attend(*inputs: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(9)
+        return packed_attention(*inputs, packed, scale=0.7, dropout=dropout, window=window)
+
+    torch.autograd.gradcheck(attend, [tensor.requires_grad_() for tensor in inputs])
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("window", [None, 3])
+def test_each_text_attends_to_itself_alone(window: int | None) -> None:
+    packed, inputs = three_texts(torch.float32)
+    found = packed_attention(*inputs, packed, scale=0.7, dropout=0.0, window=window)
+    for start, length in zip([0, 6, 11], LENGTHS_OF_THREE.tolist(), strict=True):
+        query, key, value = (tensor[0, :, start : start + length] for tensor in inputs)
+        scores = 0.7 * query @ key.transpose(1, 2)
+        if window is not None:
+            places = torch.arange(length)
+            scores = scores.masked_fill((places[:, None] - places).abs() >= window, float("-inf"))
+        expected = (torch.softmax(scores, dim=-1) @ value).transpose(0, 1)
+        assert float((found[0, start : start + length] - expected).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_is_the_same_but_for_its_rounding(autocast: bool) -> None:
+    packed, inputs = three_texts(torch.float32)
+
+    def gradients(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        torch.manual_seed(9)
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        output = packed_attention(*leaves, packed, scale=0.7, dropout=0.3, window=None)
+        return [output.detach(), *torch.autograd.grad(output.float().square().sum(), leaves)]
+
+    expected = gradients(inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = gradients(inputs if autocast else [tensor.bfloat16() for tensor in inputs])
+    assert found[0].dtype == torch.bfloat16
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours.float() - theirs).abs().max()) < 0.03 * float(theirs.abs().max())
 
 
 def test_a_step_draws_each_layers_masks_anew(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Texts of a batch laid end to end: token-wise work on real tokens alone, attention inside each text.
 
 A padded batch spends a fifth to a half of its arithmetic on padding. Here the real tokens of all texts stand in one
-row, the longest text first; linear layers, norms and dropout see no padding, and attention runs as batched matrix
-products over groups of texts that are about equally long. The model's own code runs unchanged: positions are given
-explicitly, and its attention is exchanged through transformers' attention interface.
+row, the longest text first; linear layers, norms and dropout see no padding, and attention runs inside groups of texts
+that are about equally long (`_attention`). The model's own code runs unchanged: positions are given explicitly, and its
+attention is exchanged through transformers' attention interface.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-from headrace.backbones._drawn import keep_mask
 
 # One more group costs as much as about 2,000 cells of scores: a handful of small operations.
 # An estimate from the overhead of some twenty operations of 2 to 5 µs each, not a benchmark.
@@ -162,75 +160,3 @@ class _Rows(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (back,) = context.saved_tensors
         return gradients[0].index_select(0, back), None, None
-
-
-def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, packed: Packed, *, scale: float, dropout: float, window: int | None
-) -> Tensor:
-    """Return the attention of each text to itself, [1, packed tokens, heads, head width].
-
-    Args:
-        query, key, value: [1, heads, packed tokens, head width].
-        packed: Where the texts lie.
-        scale: Of the scores.
-        dropout: Rate on the attention weights, drawn anew for each.
-        window: A token sees the tokens that are less than so many away; None for all of its text.
-    """
-    rows = [tensor[0].transpose(0, 1) for tensor in (query * scale, key, value)]
-    found = [_attend(rows, group, dropout, window) for group in packed.groups]
-    return torch.cat(found).unsqueeze(0)
-
-
-def _attend(rows: list[Tensor], group: Group, dropout: float, window: int | None) -> Tensor:
-    """Return [tokens of the group, heads, head width] from all queries, keys and values, [packed tokens, …] each."""
-    n_heads, head_width = rows[0].shape[1:]
-    n, width = group.n_texts, group.width
-    q, k, v = (_by_head(tensor[group.start : group.stop], group) for tensor in rows)
-    scores = torch.bmm(q, k.transpose(1, 2))
-    blocked = _blocked(group, window, scores.device)
-    if blocked is not None:
-        # Not -inf: a place beyond its text's end that sees no token at all must stay finite for the gradient.
-        lowest = torch.finfo(scores.dtype).min
-        scores = scores.view(n, n_heads, width, width).masked_fill(blocked, lowest).view(scores.shape)
-    weights = torch.softmax(scores, dim=-1)
-    if dropout > 0.0:
-        weights = weights * keep_mask(weights.shape, dropout, weights.dtype)
-    output = torch.bmm(weights, v).view(n, n_heads, width, head_width).transpose(1, 2)
-    output = output.reshape(n * width, n_heads * head_width)
-    if group.real is not None:
-        # the gradient of a place where a text has ended must be zero, not that of the token that stands in for it
-        output = _Real.apply(output, group.real)  # type: ignore[no-untyped-call]
-    return output.view(-1, n_heads, head_width)
-
-
-class _Real(torch.autograd.Function):
-    """The places of real tokens; the gradient of the others is zero."""
-
-    @staticmethod
-    def forward(context: Any, places: Tensor, real: Tensor) -> Tensor:
-        context.save_for_backward(real)
-        context.n_places = len(places)
-        return places.index_select(0, real)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (real,) = context.saved_tensors
-        spread = gradients[0].new_zeros((context.n_places, gradients[0].shape[1]))
-        return spread.index_copy_(0, real, gradients[0]), None
-
-
-def _by_head(tensor: Tensor, group: Group) -> Tensor:
-    """Return [texts * heads, width, head width] of [tokens, heads, head width]."""
-    n_heads, head_width = tensor.shape[1:]
-    if group.spread is not None and group.real is not None:
-        tensor = rows_of(tensor.reshape(len(tensor), -1), group.spread, group.real)
-    by_text = tensor.reshape(group.n_texts, group.width, n_heads, head_width).transpose(1, 2)
-    return by_text.reshape(group.n_texts * n_heads, group.width, head_width)
-
-
-def _blocked(group: Group, window: int | None, device: torch.device) -> Tensor | None:
-    if window is None or group.width <= window:
-        return group.ended
-    places = torch.arange(group.width, device=device)
-    far = (places[:, None] - places[None, :]).abs() >= window
-    return far if group.ended is None else far | group.ended

@@ -13,8 +13,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from headrace.backbones._drawn import DrawnDropout, keep_mask
-from headrace.backbones._packed import Packed, packed_attention
+from headrace.backbones._attention import packed_attention
+from headrace.backbones._drawn import DrawnDropout, drawn_dropout
+from headrace.backbones._packed import Packed
 
 ATTENTION = "headrace"
 _NO_MASKS: ContextVar[bool] = ContextVar("no_masks", default=False)
@@ -61,8 +62,7 @@ def attention(
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:
         scores = scores + attention_mask.to(scores.dtype)
-    weights = torch.softmax(scores, dim=-1)
-    weights = weights * keep_mask(weights.shape, dropout, weights.dtype)
+    weights = drawn_dropout(torch.softmax(scores, dim=-1), dropout)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 

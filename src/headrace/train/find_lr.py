@@ -99,6 +99,8 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
         learns = session.stages[0].train
         say(f"stage 1 of {len(session.stages)} is searched, which trains: {learns}; a later one begins where it ends")
     data = session.data()
+    module.model.backbone.train_on_cpu()
+    data.packs = module.model.backbone.packs
     plan, part = data.plan, session.prepared.train
     steps = data.steps()
     optimizer = build_optimizer(module.groups(), session.stages[0])

@@ -14,8 +14,9 @@ import torch
 
 from headrace.errors import HeadraceError, ModelError
 from headrace.recipe.schema import RecipeValues
+from headrace.train.memory import peak_resident_bytes
 from headrace.train.prepare import Prepared
-from headrace.train.probe import Answer, Measured, Order, ask, packed, peak_resident_bytes
+from headrace.train.probe import Answer, Measured, Order, ask, packed
 from headrace.train.session import untrained
 from headrace.train.stages import n_learning
 from headrace.train.trainer import n_devices, resolved_precision

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
 from headrace.train.checkpoints import AtomicCheckpoints
 from headrace.train.data import StepBatch
+from headrace.train.memory import peak_resident_bytes
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
+from headrace.train.touched import touched_rows
 from headrace.train.trainer import build_loggers, build_trainer
 from headrace.train.workload import N_REQUIRED, Pass
 
@@ -275,9 +277,11 @@ def _train(order: Order, module: ClassifierModule, folder: Path) -> tuple[list[M
     module.model.train()
     module.keeps_seen = True
     device = trainer.strategy.root_device
-    if device.type == "cpu":
+    on_cpu = device.type == "cpu"
+    if on_cpu:
         module.model.backbone.train_on_cpu()
-    trainer.fit(module, DataLoader(steps, batch_size=None, sampler=_InTime(clock, len(steps))))
+    with touched_rows(module.model) if on_cpu else nullcontext():
+        trainer.fit(module, DataLoader(steps, batch_size=None, sampler=_InTime(clock, len(steps))))
     return clock.measured, device
 
 
@@ -386,16 +390,3 @@ def _checkpoint_s(model: Classifier, folder: Path) -> float:
     checkpoints.save_checkpoint(state, folder / "probe.ckpt")
     seconds = time.perf_counter() - begun
     return float(seconds * (_STATES + 1) * n_bytes / max(1, written))
-
-
-def peak_resident_bytes() -> int:
-    """Return the largest resident size of this process so far, in bytes.
-
-    On Linux from the memory map itself: `ru_maxrss` of a new process begins with the size of the one that started it.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text("ascii", "replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

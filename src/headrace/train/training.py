@@ -19,6 +19,7 @@ from headrace.errors import TrainingStopped
 from headrace.files import write_json
 from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
+from headrace.train.memory import MemoryGiver
 from headrace.train.progress import Curves, Echo, ProgressLines
 from headrace.train.resume import Goal, Keeper, Progress, put_counters
 from headrace.train.run import RunFolder
@@ -26,6 +27,7 @@ from headrace.train.sample import Sample
 from headrace.train.signals import Signals
 from headrace.train.stages import Stage, n_learning, refuse_stages
 from headrace.train.stepped import SteppedModule
+from headrace.train.touched import touched_rows
 from headrace.train.trainer import build_loggers, build_trainer, resolved_precision
 
 RESULT = "training.json"
@@ -199,7 +201,8 @@ class Training(ABC):
             data.first = (progress.epoch, progress.step)
             at_max = 0 < trainer.max_steps <= progress.total
             if not self.stage_is_over(progress) and not at_max:
-                trainer.fit(module, datamodule=data)
+                with touched_rows(module.model) if on_cpu and trainer.world_size == 1 else nullcontext():
+                    trainer.fit(module, datamodule=data)
         return trainer
 
     def _trainer(self, phase: TrainSettings, keeper: Keeper) -> lightning.Trainer:
@@ -210,7 +213,7 @@ class Training(ABC):
             values.trainer,
             epochs=progress.epoch - progress.n_stage_epochs + phase.epochs,
             precision=self.precision(phase)[0],
-            callbacks=[keeper, self._lines, curves],
+            callbacks=[keeper, self._lines, curves, MemoryGiver()],
             loggers=build_loggers(values.logger, self.folder.path),
             profiler=values.profiler,
             plugins=[keeper.checkpoints],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from headrace.explain import explain
 from headrace.head import HeadSettings
 from headrace.model import build_classifier, load_classifier
 from headrace.text.batch import Batch
+from headrace.train.data import StepBatch
 from headrace.train.module import ClassifierModule
 from tiny_models import make_batch
 
@@ -62,21 +66,31 @@ def test_one_reader_reads_forward_and_the_other_backward() -> None:
     assert directions == ["forward", "backward"]
 
 
-def test_each_reader_learns_as_if_it_were_alone() -> None:
-    """The gradient of the mean loss is half of what each reader has from its own loss."""
-    module = ClassifierModule(both(), LABELS.names)
+def test_each_reader_learns_as_if_it_were_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the gradient of its own loss, clipped by its own norm; the loss that is told is their mean."""
+    monkeypatch.setattr(ClassifierModule, "trainer", SimpleNamespace(world_size=1, strategy=None))
+    monkeypatch.setattr(ClassifierModule, "manual_backward", lambda self, loss: loss.backward())
+    stage = {"train": "all", "epochs": 1, "learning_rate": 0.1, "gradient_clip": 0.2}
+    module = ClassifierModule(both(), LABELS.names, stage=stage)
+    module.enter(module.stage)
     module.model.eval()  # no dropout, running statistics
-    batch = a_batch()
-    targets = torch.tensor([0, 1, 2])
+    batch, targets = a_batch(), torch.tensor([0, 1, 2])
     batch = Batch(batch.input_ids, batch.attention_mask, None, batch.rows, targets)
-    losses = torch.stack([module.losses(logits, batch) for logits in module.model.each_logits(batch)]).mean(dim=0)
-    losses.sum().backward()
+    loss = module.learn(StepBatch([batch], np.arange(3), 3, 3))
+    norm = module._clip(module.configure_optimizers())
     found = {name: parameter.grad.clone() for name, parameter in module.model.named_parameters()}
+    losses, norms = [], []
+    module.model.eval()
     for index, reader in enumerate(module.model.readers):
         reader.zero_grad()
-        nn.functional.cross_entropy(reader(batch), targets, reduction="sum").backward()
+        losses.append(nn.functional.cross_entropy(reader(batch), targets))
+        losses[-1].backward()
+        norms.append(nn.utils.clip_grad_norm_(reader.parameters(), 0.2))
+        assert norms[-1] > 0.2
         for name, parameter in reader.named_parameters():
-            assert torch.allclose(found[f"readers.{index}.{name}"], parameter.grad / 2, atol=1e-6), name
+            assert torch.allclose(found[f"readers.{index}.{name}"], parameter.grad, atol=1e-6), name
+    assert float(loss) == pytest.approx(float(sum(losses).detach()) / 2)
+    assert float(norm) == pytest.approx(math.hypot(*map(float, norms)), rel=1e-5)
 
 
 def test_the_groups_of_both_learn_together_and_hold_each_parameter_once() -> None:

@@ -47,6 +47,13 @@ def check(
             shows; with `labels`, that cleanlab is not installed.
     """
     resolved = load_recipe(recipe, overrides=overrides)
+    with resolved.locating():
+        return _check(resolved, labels=labels, forecast=forecast, progress=progress)
+
+
+def _check(
+    resolved: Recipe, *, labels: bool, forecast: bool, progress: Callable[[str, int, int], None] | None
+) -> Check | LanguageCheck:
     values = resolved.values
     if values.task == LANGUAGE_MODEL:
         return check_language_model(resolved, progress=progress)

@@ -78,6 +78,10 @@ class Classifier(nn.Module):
         logits: Tensor = self(batch)
         return [logits]
 
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        """Return the parameters in parts that learn apart from each other: here one."""
+        return [list(self.parameters())]
+
     def joined(self, each: Sequence[Tensor]) -> Tensor:
         """Return the logits that `forward` makes of those of `each_logits`."""
         return each[0]
@@ -181,6 +185,10 @@ class BothWays(Classifier):
             yes, no = (torch.stack([functional.logsigmoid(sign * one) for one in each]) for sign in (1.0, -1.0))
             return yes.logsumexp(dim=0) - no.logsumexp(dim=0)
         return torch.stack([functional.log_softmax(one, dim=-1) for one in each]).logsumexp(dim=0)
+
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of each reader: the gradient of one says nothing of the other's."""
+        return [list(reader.parameters()) for reader in self._readers()]
 
     def hidden(self, batch: Batch) -> Tensor:
         """Return the last hidden states of both, side by side: [texts, tokens, 2 x width]."""

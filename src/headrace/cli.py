@@ -58,7 +58,7 @@ BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's
 Threshold = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Multi-label: from which score on a label is given.")
 ]
-Pool = Annotated[str, typer.Option(help="mean, cls or max: from token vectors to one.")]
+Pool = Annotated[str, typer.Option(help="mean, cls, max or concat (last, max and mean): from token vectors to one.")]
 DataFile = Annotated[str, typer.Argument(metavar="FILE", help=".csv .tsv .jsonl .parquet (also .gz).")]
 
 
@@ -189,7 +189,13 @@ def fit(
     recipe: RecipeName,
     set: Set = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE if not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Start anew in a folder that holds another run.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Start anew in a folder that holds another run; a language model before it is kept if it is the same.",
+        ),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop with exit code 1 if the data have findings.")] = False,
     seeds: Annotated[
         int | None, typer.Option(min=2, help="Train so many seeds, from the recipe's on; one run each in seed-N/.")

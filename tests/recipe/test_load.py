@@ -128,19 +128,19 @@ def test_a_stage_says_what_it_does_not_inherit_and_the_epochs_are_summed(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("stage", "what"),
+    ("stage", "what", "column"),
     [
-        ("{train: heads}", "fit.stages.0.train: heads will not do: what learns is"),
-        ("{layer_decay: 2.6}", "for a factor of 2.6 between groups write 0.3846"),
-        ("{batch_size: 3}", "there is no key 'fit.stages.0.batch_size'"),
-        ("{monitor: loss}", "there is no key 'fit.stages.0.monitor'"),
-        ("{learning_rat: 1}", "there is no key 'fit.stages.0.learning_rat'"),
+        ("{train: heads}", "fit.stages.0.train: heads will not do: what learns is", 20),
+        ("{layer_decay: 2.6}", "for a factor of 2.6 between groups write 0.3846", 26),
+        ("{batch_size: 3}", "there is no key 'fit.stages.0.batch_size'", 13),
+        ("{monitor: loss}", "there is no key 'fit.stages.0.monitor'", 13),
+        ("{learning_rat: 1}", "there is no key 'fit.stages.0.learning_rat'", 13),
     ],
 )
-def test_a_fault_in_a_stage_names_the_stage(tmp_path: Path, stage: str, what: str) -> None:
+def test_a_fault_in_a_stage_names_the_stage(tmp_path: Path, stage: str, what: str, column: int) -> None:
     error = refused(tmp_path, f"fit:\n  stages: [{stage}]\n")
     assert what in error.what
-    assert error.where == f"{tmp_path / 'r.yaml'}:2:{3 if 'no key' in what else 11}"
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:{column}"
 
 
 def test_baseline_false_is_accepted() -> None:
@@ -386,12 +386,13 @@ def test_each_line_of_the_shipped_recipes_loads_under_its_comment() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["micro_batch: 8", "accumulate: 2", "stages: [{train: head}, {train: all, micro_batch: 4}]"]
+    ("text", "column"),
+    [("micro_batch: 8", 3), ("accumulate: 2", 3), ("stages: [{train: head}, {train: all, micro_batch: 4}]", 40)],
 )
-def test_a_step_is_not_cut_under_a_head_with_batch_norm(tmp_path: Path, text: str) -> None:
+def test_a_step_is_not_cut_under_a_head_with_batch_norm(tmp_path: Path, text: str, column: int) -> None:
     error = refused(tmp_path, f"head: ulmfit\nfit:\n  {text}\n")
     assert "would cut it in pieces" in error.what
-    assert error.where == f"{tmp_path / 'r.yaml'}:3:3"
+    assert error.where == f"{tmp_path / 'r.yaml'}:3:{column}"
 
 
 def test_several_processes_do_not_share_a_batch_norm(tmp_path: Path) -> None:
@@ -404,3 +405,53 @@ def test_several_processes_do_not_share_a_batch_norm(tmp_path: Path) -> None:
 def test_a_head_that_no_language_model_leaves_is_refused_before_it_is_trained(tmp_path: Path, head: str) -> None:
     error = refused(tmp_path, f"language_model: {{epochs: 1}}\nhead: {head}\n")
     assert "neither its family's head nor its pooler" in error.what
+
+
+STAGES = """\
+base: reviews
+head: {name: ulmfit}
+fit:
+  stages:
+    - {train: head, epochs: 1}
+    - train: 2 groups
+      micro_batch: 4
+      layer_decay: 2.6
+      epoch: 1
+"""
+
+
+def test_the_faults_of_a_stage_have_their_own_lines(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(STAGES, "utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    told = str(caught.value)
+    for where, what in (("7:7", "micro_batch"), ("8:20", "layer_decay"), ("9:7", "epoch")):
+        assert any(what in line and f"{path}:{where}" in line for line in told.splitlines()), (what, told)
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("fit.stages, stage 2", "6:7"),
+        ("fit.stages", "4:3"),
+        ("head: name", "2:8"),
+        ("fit.layer_decay", None),  # the default
+        ("labels", None),  # no key
+        ("/data/a.csv:3:1", None),
+    ],
+)
+def test_an_error_that_names_a_key_tells_its_line(where: str, line: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(STAGES.replace("head: {name: ulmfit}", "head: {name: linear}").split("      micro")[0], "utf-8")
+    recipe = load_recipe(path)
+    with pytest.raises(RecipeError) as caught, recipe.locating():
+        raise RecipeError("no", where=where)
+    assert caught.value.where == (where if line is None else f"{path}:{line} ({where})")
+
+
+def test_an_error_in_an_override_tells_so() -> None:
+    recipe = load_recipe("reviews", overrides=["fit.stages=[{train: head}, {train: all}]"])
+    with pytest.raises(RecipeError) as caught, recipe.locating():
+        raise RecipeError("no", where="fit.stages, stage 2")
+    assert caught.value.where == "--set (fit.stages, stage 2)"

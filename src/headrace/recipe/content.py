@@ -74,12 +74,15 @@ def content_faults(raw: Mapping[str, Any]) -> Iterator[Fault]:
 def _micro_batch_faults(fit: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what would cut a step in pieces under a head whose batch norm sees all its texts."""
     stages = fit.get("stages")
-    for settings in [fit, *(stages if isinstance(stages, list) else [])]:
+    within: list[tuple[KeyPath, Any]] = [(("fit",), fit)]
+    within += [
+        (("fit", "stages", place), stage) for place, stage in enumerate(stages if isinstance(stages, list) else [])
+    ]
+    for path, settings in within:
         for key, plain in (("micro_batch", "auto"), ("accumulate", 1)):
             if isinstance(settings, Mapping) and settings.get(key, plain) != plain:
-                path: KeyPath = ("fit", key) if settings is fit else ("fit", "stages")
-                what = f"head: ulmfit has a batch norm over all texts of a step, and fit.{key} would cut it in pieces"
-                yield Fault(what, path, f"remove {key}, or lower fit.batch_size", is_key=True)
+                what = f"head: ulmfit has a batch norm over all texts of a step, and {key} would cut it in pieces"
+                yield Fault(what, (*path, key), f"remove {key}, or lower fit.batch_size", is_key=True)
 
 
 def _decide_faults(task: str, decide: Mapping[str, Any]) -> Iterator[Fault]:

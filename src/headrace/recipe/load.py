@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from headrace.files import sha256_of
 from headrace.recipe.content import content_faults
 from headrace.recipe.document import Document, close_to, parse_override, read_document, yaml_scalar
 from headrace.recipe.document import Path as KeyPath
-from headrace.recipe.places import OVERRIDE, Places, flat
+from headrace.recipe.places import OVERRIDE, Places, flat, located
 from headrace.recipe.schema import RecipeValues
 
 _FILE_KEYS = ("train", "valid", "test")
@@ -44,6 +45,17 @@ class Recipe:
     def fingerprint(self) -> str:
         """Return the sha256 of the values."""
         return sha256_of(repr(sorted(flat(self.as_dict()).items(), key=lambda item: tuple(map(str, item[0])))))
+
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Let errors that name a key of the recipe say its line as well."""
+        try:
+            yield
+        except RecipeError as error:
+            line = located(error.where, self.origins) if error.where else None
+            if line is not None:
+                error.where = f"{line} ({error.where})"
+            raise
 
     def with_values(self, changes: Mapping[str, Any], *, origin: str) -> Recipe:
         """Return a recipe with other values under dotted keys (`data.train`)."""
@@ -263,7 +275,7 @@ def _complete(values: RecipeValues, origins: Mapping[KeyPath, str]) -> dict[KeyP
     for path in flat(values.model_dump(mode="json")):
         above = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in origins), None)
         complete[path] = origins[above] if above else "default"
-    return complete
+    return complete | {path: origin for path, origin in origins.items() if any(isinstance(part, int) for part in path)}
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

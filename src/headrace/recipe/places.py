@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,12 +37,12 @@ class Places:
             path: document.place(path) if document.places else f"{document.name}: {'.'.join(map(str, path))}"
             for path in flat(document.values)
         }
-        return cls(document, origins)
+        return cls(document, origins | {path: document.place(path) for path in _in_lists(document)})
 
     def add_base(self, base: Document) -> None:
         """Add what a base gives and the recipe does not."""
-        for path in flat(base.values):
-            if path not in self.origins:
+        for path in [*flat(base.values), *_in_lists(base)]:
+            if path not in self.origins and not any(path[:end] in self.origins for end in range(1, len(path))):
                 self.origins[path] = base.place(path)
                 self.values[path] = base.value_place(path)
 
@@ -64,6 +65,33 @@ class Places:
             return self.document.place(path)
         inside = [origin for known, origin in self.origins.items() if known[: len(path)] == path]
         return inside[0] if inside else f"{self.document.name}: {dotted}"
+
+
+def located(where: str, origins: Mapping[Path, str]) -> str | None:
+    """Return the line of a key that an error names, such as `fit.stages, stage 3` or `head: pool`.
+
+    Args:
+        where: What the error says.
+        origins: Of a recipe.
+
+    Returns:
+        `file:line:column` or `--set`; None where it names no key, or one whose value is the default or was given in
+        memory.
+    """
+    found = re.fullmatch(r"([a-z_]+(?:(?:\.|: )[a-z_]+)*)(?:, stage (\d+))?", where)
+    if found is None:
+        return None
+    path: Path = tuple(re.split(r"\.|: ", found[1]))
+    if found[2]:
+        path = (*path, int(found[2]) - 1)
+    known = [(*path, "name"), *(path[:end] for end in range(len(path), 0, -1))]
+    origin = next((origins[key] for key in known if key in origins), "")
+    return origin if origin == OVERRIDE or re.search(r":\d+:\d+$", origin) else None
+
+
+def _in_lists(document: Document) -> list[Path]:
+    """Return the paths of the mappings that stand in lists, and of their keys."""
+    return [path for path in document.places if any(isinstance(part, int) for part in path)]
 
 
 def flat(values: Mapping[str, Any], above: Path = ()) -> dict[Path, Any]:

@@ -87,7 +87,8 @@ def fit(
         train, valid, test: Instead of the recipe's: files, lists of dicts, DataFrames or `datasets.Dataset`.
         out: The run's folder; by default `runs/` and the recipe's name.
         overrides: `fit.epochs=5` and the like.
-        force: Start anew in a folder that holds another run; its checkpoints and bundle are removed.
+        force: Start anew in a folder that holds another run; its checkpoints and bundle are removed. A language model
+            before the classifier is kept if nothing has changed that it depends on.
         strict: Stop with exit code 1 when the audit finds something.
         echo: Takes each line that a person should see; by default they go to the error stream.
 
@@ -100,18 +101,19 @@ def fit(
     signals = Signals()
     with signals.watched(), folder.lock():
         try:
-            if resolved.values.task == LANGUAGE_MODEL:
-                from headrace.train.language.fit import fit_language_model
+            with resolved.locating():
+                if resolved.values.task == LANGUAGE_MODEL:
+                    from headrace.train.language.fit import fit_language_model
 
-                resolved = with_files(resolved, {"train": train, "valid": valid, "test": test})
-                return fit_language_model(resolved, folder, signals, say, force=force)
-            resolved = with_sources(
-                resolved,
-                {"train": train, "valid": valid, "test": test},
-                folder.path,
-                data_plan(resolved.values).columns,
-            )
-            return _fit(resolved, folder, signals, say, force=force, strict=strict)
+                    resolved = with_files(resolved, {"train": train, "valid": valid, "test": test})
+                    return fit_language_model(resolved, folder, signals, say, force=force)
+                resolved = with_sources(
+                    resolved,
+                    {"train": train, "valid": valid, "test": test},
+                    folder.path,
+                    data_plan(resolved.values).columns,
+                )
+                return _fit(resolved, folder, signals, say, force=force, strict=strict)
         except BaseException as error:
             tell_status(folder, error, resolved.values, say)
             raise

@@ -111,7 +111,8 @@ class ClassifierModule(SteppedModule):
         for index, batch in enumerate(step.batches):
             with self.gradient_stays_here(index + 1 < len(step.batches)):
                 each = self.model.each_logits(batch)
-                losses = torch.stack([self.losses(logits, batch) for logits in each]).mean(dim=0)
+                # of several readers each learns as if it were alone, and their mean loss is told
+                losses = torch.stack([self.losses(logits, batch) for logits in each])
                 logits = self.model.joined([one.detach() for one in each])
                 if self.keeps_seen and not step.is_filler and batch.targets is not None:
                     self._seen.append((logits.detach().float().cpu(), batch.targets.cpu()))
@@ -119,8 +120,12 @@ class ClassifierModule(SteppedModule):
                 weight = 0.0 if step.is_filler else self.trainer.world_size / step.n_texts
                 self.manual_backward(losses.sum() * weight)
                 if not step.is_filler:
-                    total += losses.detach().sum()
+                    total += losses.detach().mean(dim=0).sum()
         return total / max(1, step.n_local)
+
+    def clipped_together(self) -> list[list[torch.nn.Parameter]]:
+        """Return the parameters in parts whose gradients are clipped apart: those of each reader."""
+        return self.model.clipped_together()
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the training loss of each text, [texts] float32: smoothed and weighted as the recipe says."""

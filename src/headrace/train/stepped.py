@@ -75,6 +75,10 @@ class SteppedModule(lightning.LightningModule, ABC):
         groups: Groups = self.model.groups()
         return groups
 
+    def clipped_together(self) -> list[list[torch.nn.Parameter]]:
+        """Return the parameters in parts that learn apart from each other: each has a gradient norm of its own."""
+        return [list(self.model.parameters())]
+
     def enter(self, stage: Stage, *, first_step: int = 0) -> None:
         """Begin a stage: fix the groups that do not learn in it; its optimizer is a new one.
 
@@ -139,9 +143,12 @@ class SteppedModule(lightning.LightningModule, ABC):
         return block() if blocked and block is not None and self.trainer.world_size > 1 else nullcontext()
 
     def _clip(self, optimizer: Any) -> Tensor:
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        learning = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         limit = self.stage.gradient_clip if self.stage.gradient_clip is not None else float("inf")
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+        parts = ([p for p in part if p in learning] for part in self.clipped_together())
+        norms = torch.stack([torch.nn.utils.clip_grad_norm_(part, limit) for part in parts])
+        norm: Tensor = torch.linalg.vector_norm(norms)
+        return norm
 
     def _stop_if_not_finite(self, loss: Tensor, norm: Tensor, number: int, step: Any, optimizer: Any) -> None:
         if bool(torch.isfinite(loss) & torch.isfinite(norm)):

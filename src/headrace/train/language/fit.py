@@ -18,7 +18,9 @@ from headrace.train.signals import Signals
 from headrace.train.standing import clear, identity, marks, report_of, unchanged_report, write_bad_rows
 
 
-def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool = False) -> Run:
+def fit_language_model(
+    recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool = False, keeps_same: bool = False
+) -> Run:
     """Train a language model, measure it, and write a bundle that was proved in a fresh process.
 
     Args:
@@ -27,6 +29,7 @@ def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say:
         signals: Watched by the caller.
         say: Takes each line that a person should see.
         force: Start anew in a folder that holds another run.
+        keeps_same: With `force`, go on with (or keep) a run that is the very same.
 
     Raises:
         HeadraceError: What is wrong, where, and what to do next.
@@ -35,7 +38,7 @@ def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say:
 
     values = recipe.values
     started = time.perf_counter()
-    done = None if force else _finished(recipe, folder)
+    done = None if force and not keeps_same else _finished(recipe, folder)
     if done is not None:
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return done
@@ -53,7 +56,7 @@ def fit_language_model(recipe: Recipe, folder: RunFolder, signals: Signals, say:
     known = matched_line(values, training.module.model.backbone)
     if known is not None:
         say(known)
-    if force:
+    if force and not (keeps_same and folder.identity() == own):
         clear(folder)
     folder.refuse_other(own)
     report = report_of(folder)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from headrace.data.examples import Examples
+from headrace.errors import RecipeError
 from headrace.plugins import LANGUAGE_MODEL
 from headrace.recipe import Recipe
 from headrace.recipe.schema import BackboneSettings, FitSettings, LanguageModelSettings, RecipeValues
@@ -52,11 +55,24 @@ def fit_before_classifier(
 
         with inner.lock():
             try:
-                fit_language_model(own, inner, signals, told, force=force)
+                with _named_as_block():
+                    fit_language_model(own, inner, signals, told, force=force, keeps_same=True)
             except BaseException as error:  # its folder tells what ended it, as the run's own does
                 tell_status(inner, error, own.values, told)
                 raise
     return with_encoder(values, folder.path)
+
+
+@contextmanager
+def _named_as_block() -> Iterator[None]:
+    """Let errors name a key as the classifier's recipe has it: in the block of the language model."""
+    try:
+        yield
+    except RecipeError as error:
+        section, _, key = (error.where or "").partition(".")
+        if section in ("fit", "data") and key.partition(",")[0] in LanguageModelSettings.model_fields:
+            error.where = f"language_model.{key}"
+        raise
 
 
 def with_encoder(values: RecipeValues, folder: Path) -> RecipeValues:
@@ -103,12 +119,15 @@ def language_values(values: RecipeValues, *, direction: str | None = None) -> Re
         **{name: getattr(data, name) for name in ("truncate", "url", "sha256", "on_bad_row", "encoding")},
     }
     fit = block.model_dump(include=set(FitSettings.model_fields))
+    # the classifier's own drop_mult is nothing to a language model that has one
+    instead: dict[str, Any] = {"direction": direction} if direction else {}
+    instead |= {"drop_mult": None} if block.drop_mult is not None else {}
     inner = {name: getattr(block, name) for name in ("sequence_length", "max_length", "drop_mult")}
     return RecipeValues.model_validate(
         {
             "task": LANGUAGE_MODEL,
             "data": fields,
-            "backbone": {**values.backbone.model_dump(), **({"direction": direction} if direction else {})},
+            "backbone": {**values.backbone.model_dump(), **instead},
             "fit": fit,
             "language_model": inner,
             "logger": values.logger,

@@ -18,6 +18,7 @@ import torch
 from headrace.errors import DataError, HeadraceError, Interrupted, RecipeError, RunError, TrainingStopped
 from headrace.train.checkpoints import AtomicCheckpoints, checkpoints_in, newest_checkpoint
 from headrace.train.fit import fit
+from headrace.train.resume import Keeper
 from headrace.train.run import RunFolder
 from tiny import tiny_folder
 from tiny_fits import interrupt_at, recipe, rows, silent, stop_at, training, weights, write_csv
@@ -344,6 +345,35 @@ def test_max_time_ends_with_a_usable_run_that_a_longer_time_goes_on_with(
     assert training(tmp_path / "run")["total"] < N_STEPS
     fit(settings, out=tmp_path / "run", echo=silent)
     assert weights(tmp_path / "run") == weights(undisturbed)
+
+
+def test_the_time_of_a_run_is_that_of_all_its_stages_and_calls(
+    tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
+    stages = [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 2}]
+    settings = recipe(train_file, backbone, fit__stages=stages)
+    with pytest.MonkeyPatch.context() as patch:
+        # each step of the first stage takes 10 s by the run's own clock
+        kept = Keeper._count_time
+
+        def slow(keeper: Keeper) -> None:
+            kept(keeper)
+            keeper.progress.fit_s += 10.0
+
+        patch.setattr(Keeper, "_count_time", slow)
+        for call in range(2):
+            fit({**settings, "trainer": {"max_time": "00:00:00:05"}}, out=tmp_path / "run", echo=silent)
+            assert len(training(tmp_path / "run")["begun"]) == 2, call
+            assert training(tmp_path / "run")["total"] == training(tmp_path / "run")["begun"][1][1]
+    fit(settings, out=tmp_path / "run", echo=silent)
+    fit(settings, out=tmp_path / "whole", echo=silent)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_a_time_that_is_none_is_refused(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    with pytest.raises(RecipeError, match="'soon' is no time") as caught:
+        fit({**recipe(train_file, backbone), "trainer": {"max_time": "soon"}}, out=tmp_path / "run", echo=silent)
+    assert caught.value.where == "trainer.max_time"
 
 
 @pytest.mark.parametrize("rate", [1e30])

@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 
 from headrace.errors import RecipeError, suggestion
 
@@ -166,6 +167,24 @@ def build_profiler(name: str | None, folder: Path) -> Any:
         return None
     kinds = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
     return getattr(lightning.pytorch.profilers, kinds[name])(dirpath=folder, filename="profile")
+
+
+def seconds_left(arguments: Mapping[str, Any], spent_s: float) -> float | None:
+    """Return what of `max_time` is left after the time that all steps so far have taken; None without such a limit.
+
+    Raises:
+        RecipeError: It is no time.
+    """
+    limit = arguments.get("max_time")
+    if limit is None:
+        return None
+    try:
+        left = Timer(duration=limit).time_remaining()
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{limit!r} is no time: {error}", where="trainer.max_time", next="write days:hours:minutes:seconds"
+        ) from error
+    return None if left is None else max(0.0, left - spent_s)
 
 
 def build_trainer(

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +29,7 @@ from headrace.train.signals import Signals
 from headrace.train.stages import Stage, n_learning, refuse_stages
 from headrace.train.stepped import SteppedModule
 from headrace.train.touched import touched_rows
-from headrace.train.trainer import build_loggers, build_trainer, resolved_precision
+from headrace.train.trainer import build_loggers, build_trainer, resolved_precision, seconds_left
 
 RESULT = "training.json"
 
@@ -200,7 +201,9 @@ class Training(ABC):
                 put_counters(trainer, epoch=progress.epoch, step=progress.total)
             data.first = (progress.epoch, progress.step)
             at_max = 0 < trainer.max_steps <= progress.total
-            if not self.stage_is_over(progress) and not at_max:
+            # processes have clocks of their own: several take one step more, and agree
+            is_late = trainer.world_size == 1 and seconds_left(self.recipe.trainer, progress.fit_s) == 0.0
+            if not self.stage_is_over(progress) and not at_max and not (is_late and progress.total):
                 with touched_rows(module.model) if on_cpu and trainer.world_size == 1 else nullcontext():
                     trainer.fit(module, datamodule=data)
         return trainer
@@ -208,9 +211,13 @@ class Training(ABC):
     def _trainer(self, phase: TrainSettings, keeper: Keeper) -> lightning.Trainer:
         values, progress = self.recipe, keeper.progress
         curves = Curves(keeper, every_steps=int(values.trainer.get("log_every_n_steps", 10)))
+        arguments = dict(values.trainer)
+        left_s = seconds_left(arguments, progress.fit_s)
+        if left_s is not None:  # the limit is that of the run: of all its stages, and of all calls
+            arguments["max_time"] = timedelta(seconds=left_s)
         return build_trainer(
             self.folder.path,
-            values.trainer,
+            arguments,
             epochs=progress.epoch - progress.n_stage_epochs + phase.epochs,
             precision=self.precision(phase)[0],
             callbacks=[keeper, self._lines, curves, MemoryGiver()],

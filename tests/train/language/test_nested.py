@@ -202,3 +202,36 @@ def test_a_classifier_that_reads_both_ways_stands_on_two_language_models(tmp_pat
         ClassifierModule(named, ["bad", "good"])
     with pytest.raises(ModelError, match="read forward and forward, not forward and backward"):
         ClassifierModule({**named, "backward": named["name"]}, ["bad", "good"])
+
+
+def test_force_keeps_a_language_model_that_is_the_same(tmp_path: Path, texts: Path) -> None:
+    out = tmp_path / "run"
+    fit(nested(texts), out=out, echo=silent)
+    inner = out / "language_model"
+    first = (inner / "report.json").stat().st_mtime_ns
+    lines: list[str] = []
+    fit(nested(texts, fit__learning_rate=3e-3), out=out, force=True, echo=lines.append)
+    assert "language model: already finished: " in "\n".join(lines)
+    assert (inner / "report.json").stat().st_mtime_ns == first
+    other = {**BLOCK, "learning_rate": 2e-2}
+    fit(nested(texts, language_model=other), out=out, force=True, echo=silent)
+    assert (inner / "report.json").stat().st_mtime_ns > first
+    assert json.loads((inner / "run.json").read_text("utf-8"))["fit.learning_rate"] == 2e-2
+
+
+def test_the_classifiers_dropout_is_nothing_to_a_language_model_with_its_own(texts: Path) -> None:
+    def values(block: float | None, classifier: float) -> Any:
+        settings = nested(texts, language_model={**BLOCK, "drop_mult": block})
+        settings["backbone"] = {**AWD, "drop_mult": classifier}
+        return language_values(load_recipe(settings).values)
+
+    assert values(0.3, 0.5) == values(0.3, 0.8)
+    assert values(None, 0.5) != values(None, 0.8)
+
+
+def test_a_fault_of_the_language_model_is_named_as_in_the_classifiers_recipe(tmp_path: Path, texts: Path) -> None:
+    block = {**BLOCK, "stages": [{"train": "9 groups", "epochs": 1}]}
+    with pytest.raises(RecipeError, match="trains 9 groups") as caught:
+        fit(nested(texts, language_model=block), out=tmp_path / "run", echo=silent)
+    assert caught.value.where is not None
+    assert caught.value.where.startswith("language_model.stages, stage 1")

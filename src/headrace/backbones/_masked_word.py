@@ -78,12 +78,16 @@ class MaskedWordModel(nn.Module):
     Args:
         backbone: The encoder.
         head: Before the tied embedding.
+
+    Attributes:
+        has_new_head: Whether the checkpoint of the encoder had none.
     """
 
     kind: ClassVar[str] = "masked_word"
 
     def __init__(self, backbone: Transformer, head: MaskedWordHead) -> None:
         super().__init__()
+        self.has_new_head = False
         self.backbone = backbone
         self.head = head
 
@@ -148,8 +152,9 @@ def load(
     if weights == "pretrained":
         head = _head_of_checkpoint(backbone, name, revision)
     if head is None:
-        head = _new_head(backbone)
-        logger.info("%s: the weights have no masked-word head; a new one is trained", name)
+        model = MaskedWordModel(backbone, _new_head(backbone))
+        model.has_new_head = True
+        return model
     return MaskedWordModel(backbone, head)
 
 

@@ -184,6 +184,11 @@ class Frozen:
                 decided |= dict.fromkeys(forms, True)
         else:
             self.say(f"frozen outputs of {self._n_texts:,} texts: read from the cache")
+        if kept is None and decided.get(stage):
+            self.say(
+                "this stage began with kept outputs and goes on without them: its weights will differ by rounding "
+                "from those of a run that was not interrupted"
+            )
         write_json(self.record, {str(one): flag for one, flag in (decided | {stage: kept is not None}).items()})
         self.seconds = time.perf_counter() - started
         return kept or {}

@@ -48,14 +48,15 @@ def fit_language_model(
         say(line)
 
     from headrace.train.language.finish import finish_language_model
-    from headrace.train.language.model import matched_line
+    from headrace.train.language.model import matched_line, new_head_line
     from headrace.train.language.training import LanguageTraining
 
     training = LanguageTraining(recipe=values, prepared=prepared, folder=folder, signals=signals, say=say)
     own = identity(values, prepared.fingerprints(), training.initial_sha256)
-    known = matched_line(values, training.module.model.backbone)
-    if known is not None:
-        say(known)
+    model = training.module.model
+    for known in (matched_line(values, model.backbone), new_head_line(model)):
+        if known is not None:
+            say(known)
     if force and not (keeps_same and folder.identity() == own):
         clear(folder)
     folder.refuse_other(own)

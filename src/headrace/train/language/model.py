@@ -110,6 +110,13 @@ def matched_line(values: RecipeValues, backbone: Backbone) -> str | None:
     )
 
 
+def new_head_line(model: LanguageModel) -> str | None:
+    """Return what a person should know of a masked-word head that learns from the start, or None."""
+    if not getattr(model, "has_new_head", False):
+        return None
+    return "the weights have no masked-word head: a new one learns from the start"
+
+
 def check_words(backbone: str, tokenizer: Tokenizer) -> None:
     """Refuse texts that were cut into other words than those that a language model's encoder knows.
 

@@ -210,6 +210,7 @@ def difference_words(gain: Interval, metric: str, n_rows: float | None) -> str:
 def _points(report: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
     found = [
         _of_split(report),
+        _of_read_texts(report),
         _of_findings(report),
         _of_leaks(report, metric),
         _of_weakest_label(report),
@@ -231,6 +232,20 @@ def _of_split(report: Mapping[str, Any]) -> dict[str, str] | None:
     return _point(
         "look",
         "There were no test rows. The validation rows have also chosen the best epoch, so the figures flatter a little.",
+    )
+
+
+def _of_read_texts(report: Mapping[str, Any]) -> dict[str, str] | None:
+    """Say that the language model before the classifier has read the texts that the figures are from."""
+    key = f"{report.get('split')}_texts_in_training"
+    share = finite(mapping(report, "language_model", "data").get(key))
+    if not share:
+        return None
+    texts = {"valid": "validation"}.get(str(report.get("split")), name(report.get("split")))
+    return _point(
+        "look",
+        f"The language model has read {percent(share)} of the {texts} texts, though no label: on texts that nobody has "
+        "seen the figures may be a little lower.",
     )
 
 

@@ -24,7 +24,7 @@ from headrace.tables import write_rows
 from headrace.train.checkpoints import best_weights
 from headrace.train.evidence import Evaluated, evaluated, evidence_of
 from headrace.train.fit import Run
-from headrace.train.language.nested import BACKWARD_FOLDER, nested_report, tell_test_share
+from headrace.train.language.nested import BACKWARD_FOLDER, nested_report, tell_read_share
 from headrace.train.progress import duration
 from headrace.train.resume import Progress
 from headrace.train.sample import Sample
@@ -66,8 +66,7 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | No
     if recipe.values.language_model is not None:
         evidence["language_model"] = nested_report(folder)
         evidence["language_model_backward"] = nested_report(folder, BACKWARD_FOLDER)
-        tested = None if session.prepared.test is None else session.prepared.test.examples
-        tell_test_share(recipe.values, tested, evidence["language_model"], evidence["language_model_backward"])
+        tell_read_share(recipe.values, found.part, evidence["language_model"], evidence["language_model_backward"])
     actual = {"actual_fit_s": timing["fit_s"], "actual_peak_memory_bytes": timing["peak_memory_bytes"]}
     evidence["forecast"] = None if forecast is None else {**forecast, **actual}
     write_report(

@@ -53,6 +53,9 @@ def test_one_recipe_trains_the_language_model_and_then_the_classifier_on_it(tmp_
     page = (run.folder / "report.html").read_text("utf-8")
     assert 'id="language_model"' in page
     assert "perplexity is" in page
+    share = report["language_model"]["data"]["valid_texts_in_training"]
+    assert 0 < share <= 1
+    assert f"The language model has read {100 * share:.1f}" in page
     assert "does not have the expected form" not in page
     again = fit(nested(texts), out=tmp_path / "run", echo=silent)
     assert again.was_finished

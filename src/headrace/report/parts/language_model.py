@@ -86,14 +86,16 @@ def _evaluated(report: Mapping[str, Any]) -> str:
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
     data = mapping(report, "data")
-    share, weights = finite(data.get("test_texts_in_training")), mapping(data, "weights")
+    weights = mapping(data, "weights")
     found = ["Texts alone were read, no label."]
     n_matched, n_words = finite(weights.get("n_matched")), finite(data.get("words"))
     if n_matched is not None and n_words is not None:
         before = name(PurePath(str(weights.get("weights"))).name)
         found.append(f"It began with {before}, which knew {count(n_matched)} of the {count(n_words)} words.")
-    if share:
-        found.append(f"{percent(share)} of the test texts stand among the training texts, too.")
+    for split, called in (("test", "test texts"), ("valid", "texts that validate the classifier")):
+        share = finite(data.get(f"{split}_texts_in_training"))
+        if share:
+            found.append(f"{percent(share)} of the {called} stand among the training texts, too.")
     return found
 
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace.data.examples import Examples
 from headrace.errors import RecipeError
 from headrace.plugins import LANGUAGE_MODEL
 from headrace.recipe import Recipe
 from headrace.recipe.schema import BackboneSettings, FitSettings, LanguageModelSettings, RecipeValues
 from headrace.train.language.prepare import overlap, texts_trained_on
+from headrace.train.prepare import Part
 from headrace.train.progress import Echo
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
@@ -147,18 +147,17 @@ def nested_report(folder: Path, name: str = FOLDER) -> dict[str, Any] | None:
     return found
 
 
-def tell_test_share(values: RecipeValues, test: Examples | None, *reports: dict[str, Any] | None) -> None:
-    """Put into the reports of a classifier's language models which share of its test texts they have read.
+def tell_read_share(values: RecipeValues, part: Part, *reports: dict[str, Any] | None) -> None:
+    """Put into the reports of a classifier's language models which share of the texts of its figures they have read.
 
     They read no label, and the recipe may want it so; but it is told.
 
     Args:
         values: Of the classifier's recipe.
-        test: Its test rows, or None.
-        *reports: What `nested_report` gave.
+        part: The rows that its figures are from: test or, without them, validation.
+        *reports: What `nested_report` gave; `test_texts_in_training` or `valid_texts_in_training` is put into `data`.
     """
-    if test is not None:
-        share = overlap(test, texts_trained_on(language_values(values)))
-        for report in reports:
-            if report is not None:
-                report["data"]["test_texts_in_training"] = share
+    share = overlap(part.examples, texts_trained_on(language_values(values)))
+    for report in reports:
+        if report is not None:
+            report["data"][f"{part.name}_texts_in_training"] = share

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,47 @@ def test_hidden_states_and_gradients_are_those_of_the_padded_model(
         assert (parameter.grad is None) == (grad is None), name
         if grad is not None and parameter.grad is not None:
             assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_logits_and_gradients_of_the_familys_own_head_are_those_of_the_padded_model(
+    family: str, tmp_path: Path
+) -> None:
+    folder = str(tiny_folder(tmp_path, family))
+    made = []
+    for _ in range(2):
+        torch.manual_seed(1)  # of the new head
+        made.append(transformer.load_native(folder, labels=("a", "b", "c")))
+    packed, padded = (without_dropout(model).train() for model in made)
+    packed.train_on_cpu()
+    assert packed.packs
+    batch = make_batch(LENGTHS, pad_id=PAD_IDS[family])
+    with counted(packed.encoder) as widths:
+        found = packed.logits(batch)
+    assert widths == [sum(LENGTHS)]
+    expected = padded.logits(batch)
+    assert float((found - expected).detach().abs().max()) < 1e-5
+    for logits in (found, expected):
+        torch.nn.functional.cross_entropy(logits, torch.arange(7) % 3, reduction="sum").backward()
+    theirs = dict(padded.named_parameters())
+    for name, parameter in packed.named_parameters():
+        grad = theirs[name].grad
+        assert (parameter.grad is None) == (grad is None), name
+        if grad is not None and parameter.grad is not None:
+            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+    apart = (packed.eval().logits(batch) - padded.eval().logits(batch)).abs()
+    assert float(apart.detach().max()) < 1e-5
+
+
+@contextmanager
+def counted(encoder: torch.nn.Module) -> Iterator[list[int]]:
+    """Yield the widths of the texts that the encoder is given."""
+    widths: list[int] = []
+    hook = encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append((args or [kwargs["input_ids"]])[0].shape[1]), with_kwargs=True
+    )
+    yield widths
+    hook.remove()
 
 
 def test_deberta_is_padded_and_itself(tmp_path: Path) -> None:

@@ -77,13 +77,16 @@ class Transformer(Backbone):
         packed = Packed.of(batch.attention_mask)
         if states is not None:
             states = packed.take_rows(states)
-        arguments: dict[str, Any] = {"input_ids": packed.take(batch.input_ids)}
-        arguments["position_ids"] = (packed.positions + _first_position(self.encoder)).unsqueeze(0)
-        if self._takes_segments and batch.token_type_ids is not None:
-            arguments["token_type_ids"] = packed.take(batch.token_type_ids)
         with _training.without_masks(), self._left_out(states, depth):
-            hidden: Tensor = self.encoder(**arguments, packed=packed)[0]
+            hidden: Tensor = self.encoder(**self._packed_arguments(batch, packed))[0]
         return packed.put(hidden, batch.attention_mask)
+
+    def _packed_arguments(self, batch: Batch, packed: Packed) -> dict[str, Any]:
+        found: dict[str, Any] = {"input_ids": packed.take(batch.input_ids), "packed": packed}
+        found["position_ids"] = (packed.positions + _first_position(self.encoder)).unsqueeze(0)
+        if self._takes_segments and batch.token_type_ids is not None:
+            found["token_type_ids"] = packed.take(batch.token_type_ids)
+        return found
 
     def pooled(self, batch: Batch, hidden: Tensor) -> Tensor | None:
         """Return the output of the family's own pooler, [texts, width], or None where it was not built."""
@@ -140,11 +143,14 @@ class Transformer(Backbone):
             return False
         try:
             with self._on_trial() as batch:
-                apart = (self._packed_forward(batch) - self.forward(batch)).abs()[batch.attention_mask.bool()]
+                return self._apart_when_packed(batch) < _PACKED_TOLERANCE
         except TypeError as error:  # it does not hand unknown arguments on to its attention
             logger.debug("%s cannot be packed: %s", self.family, error)
             return False
-        return bool(apart.max() < _PACKED_TOLERANCE)
+
+    def _apart_when_packed(self, batch: Batch) -> float:
+        apart = (self._packed_forward(batch) - self.forward(batch)).abs()[batch.attention_mask.bool()]
+        return float(apart.max())
 
     @contextmanager
     def _on_trial(self) -> Iterator[Batch]:
@@ -230,8 +236,28 @@ class NativeTransformer(Transformer, NativeBackbone):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits of the family's own head, [texts, labels]."""
+        if self.packs and self.training:
+            return self._packed_logits(batch)
         logits: Tensor = self.model(**self._arguments(batch)).logits
         return logits
+
+    def _packed_logits(self, batch: Batch) -> Tensor:
+        """Return the logits of texts that are laid end to end in the encoder and stand apart again for the head."""
+        packed = Packed.of(batch.attention_mask)
+        found = _layers.layer_list(self.encoder)
+        if found is None:
+            raise TypeError("its layers cannot be found")
+        apart = _lower.changing(found[1][-1], lambda hidden: packed.put(hidden, batch.attention_mask))
+        with _training.without_masks(), apart:
+            logits: Tensor = self.model(**self._packed_arguments(batch, packed)).logits
+        return logits
+
+    def _apart_when_packed(self, batch: Batch) -> float:
+        try:
+            logits = (self._packed_logits(batch) - self.logits(batch)).abs()
+        except _lower.MISFITS as error:  # a head that is put together in another way
+            raise TypeError(f"its head cannot follow: {error}") from error
+        return max(super()._apart_when_packed(batch), float(logits.max()))
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the family's own head."""

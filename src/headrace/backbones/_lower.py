@@ -116,6 +116,20 @@ def starting_at(layers: Layers, depth: int, states: Tensor) -> Iterator[None]:
                 vars(module)["forward"] = forward
 
 
+@contextmanager
+def changing(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block the hidden states that a layer returns are changed before anything else sees them."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
+        return (change(answer[0]), *answer[1:]) if isinstance(answer, tuple) else change(answer)
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _handing_on(answer: object) -> Any:
     def forward(*args: Any, **kwargs: Any) -> object:
         return answer

@@ -36,6 +36,7 @@ class Classifier(nn.Module):
         self.labels = labels
         self.multi_label = multi_label
         self.head: Head | UlmfitHead | None = None
+        backbone.first_alone = settings.name == "native" or settings.pool in ("cls", "pooler")
         width = pooled_width(backbone.width, settings.pool)
         if settings.name == "ulmfit":
             self.head = UlmfitHead(width, len(labels), hidden=settings.hidden, dropout=settings.dropout)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.backbones import _attention, transformer
+from headrace.backbones import _attention, _layers, transformer
 from headrace.backbones._attention import packed_attention
 from headrace.backbones._drawn import DrawnDropout
 from headrace.backbones._packed import Packed, group_borders
@@ -100,6 +100,59 @@ def counted(encoder: torch.nn.Module) -> Iterator[list[int]]:
     )
     yield widths
     hook.remove()
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["plain", "native"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra"])
+def test_where_the_first_token_is_asked_for_the_last_layer_computes_little_else(
+    family: str, native: bool, tmp_path: Path
+) -> None:
+    folder = str(tiny_folder(tmp_path, family))
+    made: list[transformer.Transformer] = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        own = transformer.load_native(folder, labels=("a", "b")) if native else transformer.load(folder)
+        made.append(without_dropout(own).train())
+    narrow, padded = made
+    keys = set(narrow.state_dict())
+    narrow.first_alone = True
+    narrow.train_on_cpu()
+    assert set(narrow.state_dict()) == keys
+    batch = make_batch(LENGTHS, pad_id=PAD_IDS[family])
+    last = _layers.layer_list(narrow.encoder)[1][-1]
+    seen: list[int] = []
+    hook = last.register_forward_hook(lambda module, args, answer: seen.append(numbers(answer)))
+
+    def answer(model: transformer.Transformer) -> torch.Tensor:
+        return model.logits(batch) if native else model(batch)[:, 0]
+
+    found, expected = answer(narrow), answer(padded)
+    hook.remove()
+    assert seen == [len(LENGTHS) * narrow.width], "one token of each text"
+    assert float((found - expected).detach().abs().max()) < 1e-5
+    for one in (found, expected):
+        (one * torch.linspace(-1, 1, one.numel()).view(one.shape)).sum().backward()
+    theirs = dict(padded.named_parameters())
+    for name, parameter in narrow.named_parameters():
+        grad = theirs[name].grad
+        if grad is not None and parameter.grad is not None:
+            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+    if not native:
+        assert narrow.split_layers() == 1
+        narrow.end_training()
+        assert torch.allclose(narrow.eval()(batch), padded.eval()(batch), atol=1e-5)
+
+
+def numbers(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> int:
+    return (answer[0] if isinstance(answer, tuple) else answer).numel()
+
+
+def test_a_family_without_such_a_place_computes_all(tmp_path: Path) -> None:
+    model = backbone(tmp_path, "modernbert").train()
+    model.first_alone = True
+    model.train_on_cpu()
+    assert model.packs
+    assert not model._narrow
 
 
 def test_deberta_is_padded_and_itself(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ class Backbone(nn.Module, ABC):
         width: Size of a hidden state.
         max_tokens: Longest text in tokens, special ones included, or None where the family has no limit.
         packs: Whether it lays the texts of a batch end to end in training; `train_on_cpu` may switch it on.
+        first_alone: Whether of the last hidden states only each text's first one is asked for in training; whoever asks
+            sets it before `train_on_cpu`.
         frozen_in_eval: Whether groups that do not learn compute as in evaluation, so that their outputs stay the same.
     """
 
@@ -30,6 +32,7 @@ class Backbone(nn.Module, ABC):
     width: int
     max_tokens: int | None = None
     packs: bool = False
+    first_alone: bool = False
     frozen_in_eval: bool = True
 
     @abstractmethod

@@ -51,6 +51,7 @@ class Transformer(Backbone):
         self._takes_segments = "token_type_ids" in accepted and (n_segments is None or n_segments > 1)
         self._takes_positions = "position_ids" in accepted
         self._split: _lower.Layers | None = None
+        self._narrow: tuple[nn.Module, ...] = ()  # at most one; a module of its own it must not become
 
     @property
     def encoder(self) -> Any:
@@ -77,9 +78,16 @@ class Transformer(Backbone):
         packed = Packed.of(batch.attention_mask)
         if states is not None:
             states = packed.take_rows(states)
-        with _training.without_masks(), self._left_out(states, depth):
+        with _training.without_masks(), self._left_out(states, depth), self._narrowing(packed):
             hidden: Tensor = self.encoder(**self._packed_arguments(batch, packed))[0]
-        return packed.put(hidden, batch.attention_mask)
+        return self._put(packed, hidden, batch)
+
+    def _put(self, packed: Packed, hidden: Tensor, batch: Batch) -> Tensor:
+        return (packed.put_first if self._narrow else packed.put)(hidden, batch.attention_mask)
+
+    def _narrowing(self, packed: Packed) -> AbstractContextManager[None]:
+        """Return a context in which each text's first token goes on alone behind the last attention."""
+        return _lower.changing(self._narrow[0], packed.take_first) if self._narrow else nullcontext()
 
     def _packed_arguments(self, batch: Batch, packed: Packed) -> dict[str, Any]:
         found: dict[str, Any] = {"input_ids": packed.take(batch.input_ids), "packed": packed}
@@ -128,13 +136,16 @@ class Transformer(Backbone):
     def train_on_cpu(self) -> None:
         """Lay texts end to end where the family can, with dropouts that a CPU can afford: same rates, other masks."""
         _training.exchange(self.model)
+        self._narrow = ()
         self.packs = self._can_pack()
+        if self.packs and self.first_alone:
+            self._narrow = self._narrowest()
         if not self.packs:
             logger.info("%s: its texts are padded in training, in micro-batches of like length", self.family)
 
     def end_training(self) -> None:
         """Take back what `train_on_cpu` changed in the computation outside training."""
-        self.packs = False
+        self.packs, self._narrow = False, ()
         _training.restore(self.model)
 
     def _can_pack(self) -> bool:
@@ -149,8 +160,25 @@ class Transformer(Backbone):
             return False
 
     def _apart_when_packed(self, batch: Batch) -> float:
-        apart = (self._packed_forward(batch) - self.forward(batch)).abs()[batch.attention_mask.bool()]
-        return float(apart.max())
+        apart = (self._packed_forward(batch) - self.forward(batch)).abs()
+        return float((apart[:, 0] if self._narrow else apart[batch.attention_mask.bool()]).max())
+
+    def _narrowest(self) -> tuple[nn.Module, ...]:
+        """Return the part of the last layer behind which each text's first token can go on alone, found by trying.
+
+        It is the attention with its residual: what follows, two thirds of a layer, looks at one token at a time. A
+        family whose layers are put together in another way has no such part.
+        """
+        found = _layers.layer_list(self.encoder)
+        for part in [] if found is None else found[1][-1].children():
+            self._narrow = (part,)
+            try:
+                with self._on_trial() as batch:
+                    if self._apart_when_packed(batch) < _PACKED_TOLERANCE:
+                        return self._narrow
+            except _lower.MISFITS as error:
+                logger.debug("%s: not behind %s: %s", self.family, type(part).__name__, error)
+        return ()
 
     @contextmanager
     def _on_trial(self) -> Iterator[Batch]:
@@ -167,6 +195,7 @@ class Transformer(Backbone):
 
     def split_layers(self) -> int:
         """Return how many layers `upper` can leave out at most, tried on a few tokens; 0 where it cannot start midway."""
+        narrow, self._narrow = self._narrow, ()
         try:
             with self._on_trial() as batch:
                 self._split = _lower.Layers.of(self.encoder, lambda: self.forward(batch))
@@ -175,6 +204,8 @@ class Transformer(Backbone):
         except _lower.MISFITS as error:  # a family whose layers are put together in another way
             logger.debug("the layers of %s cannot be told apart: %s", self.family, error)
             self._split = None
+        finally:
+            self._narrow = narrow
         return 0 if self._split is None else len(self._split.layers) - 1
 
     def _splits_well(self, batch: Batch, n_layers: int) -> bool:
@@ -247,8 +278,8 @@ class NativeTransformer(Transformer, NativeBackbone):
         found = _layers.layer_list(self.encoder)
         if found is None:
             raise TypeError("its layers cannot be found")
-        apart = _lower.changing(found[1][-1], lambda hidden: packed.put(hidden, batch.attention_mask))
-        with _training.without_masks(), apart:
+        apart = _lower.changing(found[1][-1], lambda hidden: self._put(packed, hidden, batch))
+        with _training.without_masks(), self._narrowing(packed), apart:
             logits: Tensor = self.model(**self._packed_arguments(batch, packed)).logits
         return logits
 

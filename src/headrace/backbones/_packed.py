@@ -92,6 +92,16 @@ class Packed:
         """Return the packed tokens' vectors, [1, packed tokens, vector], of a batch's, [texts, width, vector]."""
         return values.flatten(0, 1)[self.tokens].unsqueeze(0)
 
+    def take_first(self, hidden: Tensor) -> Tensor:
+        """Return each text's first vector, [1, texts, width], of packed [1, packed tokens, width]; the longest first."""
+        return hidden[:, self.positions == 0]
+
+    def put_first(self, first: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return [texts, tokens, width] of what `take_first` gave; all but each text's first token is zero."""
+        places = self.tokens[self.positions == 0]
+        spread = first.new_zeros(attention_mask.numel(), first.shape[-1]).index_copy(0, places, first[0])
+        return spread.view(*attention_mask.shape, -1)
+
     def put(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return [texts, tokens, width] of packed [1, packed tokens, width]; padding is zero."""
         spread = rows_of(hidden[0], self.places, self.tokens)

@@ -33,6 +33,7 @@ from transformers import (
 from headrace.recipe import load_recipe
 from headrace.recipe.schema import RecipeValues
 from headrace.train.fit import data_plan
+from headrace.train.matmul import DEFAULT, fastest_route, routed
 from headrace.train.memory import MemoryGiver, peak_resident_bytes
 from headrace.train.prepare import Part, Prepared, prepare
 from headrace.train.session import untrained
@@ -147,7 +148,8 @@ class Headrace(Side):
             data.packs = self.module.model.backbone.packs
             self.module.enter(Stage.of(values.fit.phases[0]))
             data.trainer = trainer
-            with touched_rows(self.module.model):
+            route = fastest_route() if self.precision == "fp32" else DEFAULT
+            with touched_rows(self.module.model), routed(route):
                 trainer.fit(self.module, datamodule=data)
         return float(np.mean(kept.losses))
 

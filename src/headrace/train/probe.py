@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
 from headrace.train.checkpoints import AtomicCheckpoints
 from headrace.train.data import StepBatch
+from headrace.train.matmul import DEFAULT, fastest_route, routed
 from headrace.train.memory import peak_resident_bytes
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
@@ -280,7 +281,10 @@ def _train(order: Order, module: ClassifierModule, folder: Path) -> tuple[list[M
     on_cpu = device.type == "cpu"
     if on_cpu:
         module.model.backbone.train_on_cpu()
-    with touched_rows(module.model) if on_cpu else nullcontext():
+    with ExitStack() as stack:
+        if on_cpu:
+            stack.enter_context(touched_rows(module.model))
+            stack.enter_context(routed(fastest_route() if order.precision == "fp32" else DEFAULT))
         trainer.fit(module, DataLoader(steps, batch_size=None, sampler=_InTime(clock, len(steps))))
     return clock.measured, device
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -20,6 +20,7 @@ from headrace.errors import TrainingStopped
 from headrace.files import write_json
 from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
+from headrace.train.matmul import DEFAULT, fastest_route, routed
 from headrace.train.memory import MemoryGiver
 from headrace.train.progress import Curves, Echo, ProgressLines
 from headrace.train.resume import Goal, Keeper, Progress, put_counters
@@ -204,9 +205,18 @@ class Training(ABC):
             # processes have clocks of their own: several take one step more, and agree
             is_late = trainer.world_size == 1 and seconds_left(self.recipe.trainer, progress.fit_s) == 0.0
             if not self.stage_is_over(progress) and not at_max and not (is_late and progress.total):
-                with touched_rows(module.model) if on_cpu and trainer.world_size == 1 else nullcontext():
+                with self._cheaply(progress, phase) if on_cpu and trainer.world_size == 1 else nullcontext():
                     trainer.fit(module, datamodule=data)
         return trainer
+
+    @contextmanager
+    def _cheaply(self, progress: Progress, phase: TrainSettings) -> Iterator[None]:
+        """Compute the same at a lower price on one CPU process; a run that goes on does it as it began."""
+        if progress.route is None:
+            progress.route = fastest_route() if progress.total == 0 else DEFAULT
+        is_fp32 = self.precision(phase)[0] == "fp32"
+        with touched_rows(self.module.model), routed(progress.route if is_fp32 else DEFAULT):
+            yield
 
     def _trainer(self, phase: TrainSettings, keeper: Keeper) -> lightning.Trainer:
         values, progress = self.recipe, keeper.progress

@@ -1,0 +1,83 @@
+"""Float32 products stay float32, whichever library multiplies; a run keeps the library that it began with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from headrace.train import matmul
+from headrace.train import training as trainings
+from headrace.train.fit import fit
+from tiny import tiny_folder
+from tiny_fits import recipe, rows, silent, stop_at, training, weights, write_csv
+
+
+@pytest.fixture(autouse=True)
+def measured_anew() -> None:
+    matmul.fastest_route.cache_clear()
+
+
+def products(monkeypatch: pytest.MonkeyPatch, *, error: float, seconds: dict[str, float]) -> None:
+    """Let oneDNN's product have an error, and each library take so long."""
+    state = {"route": matmul.DEFAULT, "now": 0.0}
+    kept, product = matmul.routed, matmul._product
+
+    def routed(route: str):
+        state["route"] = route
+        return kept(matmul.DEFAULT)
+
+    def timed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        state["now"] += seconds[state["route"]]
+        found = product(a, b)
+        return found * (1 + error) if state["route"] == matmul.ONEDNN and a.dtype == torch.float32 else found
+
+    monkeypatch.setattr(matmul, "routed", routed)
+    monkeypatch.setattr(matmul, "_product", timed)
+    monkeypatch.setattr(matmul.time, "perf_counter", lambda: state["now"])
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "route"),
+    [
+        (0.0, 0.5, matmul.ONEDNN),
+        (0.0, 0.95, matmul.DEFAULT),  # not worth it
+        (0.0, 2.0, matmul.DEFAULT),
+        (3e-3, 0.1, matmul.DEFAULT),  # as with AMX: fast, and not float32
+    ],
+)
+def test_the_other_library_must_be_faster_and_as_exact(
+    error: float, seconds: float, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products(monkeypatch, error=error, seconds={matmul.DEFAULT: 1.0, matmul.ONEDNN: seconds})
+    assert matmul.fastest_route() == route
+
+
+def test_the_setting_is_as_before_outside_the_block() -> None:
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with pytest.raises(ZeroDivisionError), matmul.routed(matmul.ONEDNN):
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        raise ZeroDivisionError
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    torch.get_float32_matmul_precision()  # raises where the setting is still another
+
+
+def test_a_run_goes_on_with_the_library_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = recipe(write_csv(tmp_path / "train.csv", rows(40)), tiny_folder(tmp_path))
+    used: list[str] = []
+    kept = trainings.routed
+
+    def routed(route: str):
+        used.append(route)
+        return kept(route)
+
+    monkeypatch.setattr(trainings, "routed", routed)
+    monkeypatch.setattr(trainings, "fastest_route", lambda: matmul.ONEDNN)
+    fit(settings, out=tmp_path / "whole", echo=silent)
+    stop_at(3, settings, tmp_path / "run")
+    monkeypatch.setattr(trainings, "fastest_route", lambda: matmul.DEFAULT)
+    fit(settings, out=tmp_path / "run", echo=silent)
+    assert used == [matmul.ONEDNN] * 3
+    assert training(tmp_path / "run")["route"] == matmul.ONEDNN
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")

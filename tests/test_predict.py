@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,28 @@ def test_logits_come_in_input_order_and_do_not_depend_on_the_batch(
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
     backwards = score(classifier, encoded[::-1], **tokens)
     np.testing.assert_allclose(backwards[::-1], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [HeadSettings(pool="mean"), HeadSettings(pool="cls"), HeadSettings(name="native")])
+def test_on_a_cpu_texts_are_laid_end_to_end_and_the_numbers_stay(
+    head: HeadSettings, folder: Path, encoded: list[Encoded], tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_classifier(backbone=str(folder), head=head, labels=LabelSet(("a", "b")), multi_label=False).eval()
+    seen: list[tuple[int, ...]] = []
+    model.backbone.encoder.embeddings.register_forward_hook(lambda _, args, out: seen.append(tuple(out.shape[:2])))
+
+    def numbers() -> list[np.ndarray]:
+        vectors = token_vectors(model, encoded, **tokens)
+        return [score(model, encoded, **tokens), embed(model, encoded, **tokens), np.concatenate(vectors)]
+
+    packed = numbers()
+    assert (1, sum(len(one.ids) for one in encoded)) in seen
+    attention = model.backbone.model.config._attn_implementation
+    monkeypatch.setattr(type(model.backbone), "scoring_on_cpu", lambda self, *, first_alone: nullcontext())
+    for ours, theirs in zip(packed, numbers(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert model.backbone.model.config._attn_implementation == attention == "sdpa"
+    assert not model.backbone.packs
 
 
 def test_a_store_and_encoded_texts_score_alike(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, Unpack
 
@@ -118,7 +118,9 @@ def score(
     """
     tokens = {"pad_id": pad_id, "uses_token_types": uses_token_types}
     found = np.empty((_count(texts), len(classifier.labels)), dtype=np.float32)
-    for batch, logits in _passes(classifier, _as_tokens(texts), tokens, classifier.forward, compute):
+    first_alone = classifier.backbone.first_alone
+    passes = _passes(classifier, _as_tokens(texts), tokens, classifier.forward, compute, first_alone=first_alone)
+    for batch, logits in passes:
         found[batch.rows.cpu().numpy()] = logits.float().cpu().numpy()
     return found
 
@@ -309,8 +311,19 @@ def _passes(
     tokens: dict[str, Any],
     function: Callable[[Batch], Tensor],
     compute: Compute,
+    *,
+    first_alone: bool = False,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield each batch with what the function makes of it, longest texts first."""
+    """Yield each batch with what the function makes of it, longest texts first.
+
+    Args:
+        classifier: In evaluation mode for the pass.
+        texts: Their tokens.
+        tokens: How they become tensors.
+        function: Of a batch.
+        compute: See `Compute`.
+        first_alone: Whether of the last hidden states the function asks only for each text's first one.
+    """
     precision = compute.get("precision", "fp32")
     if precision not in PRECISIONS:
         raise RecipeError(
@@ -323,7 +336,10 @@ def _passes(
     n_texts, n_done = len(texts.lengths), 0
     max_tokens = compute.get("max_tokens", MAX_TOKENS_CPU if device.type == "cpu" else MAX_TOKENS)
     groups = batches_by_length(texts.lengths, max_tokens=max_tokens, max_texts=MAX_TEXTS)
-    with _evaluating(classifier):
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(classifier))
+        if device.type == "cpu":
+            stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
         for rows in groups:
             batch = collate(texts, rows, None, **tokens).to(device)
             with torch.inference_mode(), _autocast(device, precision):

@@ -56,7 +56,10 @@ def near(one: Path, two: Path, tolerance: float = 1e-5) -> None:
     assert sorted(mine) == sorted(theirs)
     for name, tensor in mine.items():
         if "key.bias" not in name and "k_lin.bias" not in name:  # its gradient is zero but for rounding
-            assert torch.allclose(tensor, theirs[name], atol=tolerance), name
+            assert torch.allclose(tensor, theirs[name], atol=tolerance), (
+                name,
+                float((tensor - theirs[name]).abs().max()),
+            )
 
 
 # -- what is kept ---------------------------------------------------------------------------------------------------
@@ -132,7 +135,8 @@ def test_a_run_ends_with_the_weights_that_it_has_without_kept_outputs(
     without = fit(settings, out=tmp_path / "without", echo=said.append)
     assert entries(cache) == []
     assert any(line.startswith("frozen outputs are not kept: 40 texts would take") for line in said)
-    near(kept.folder, without.folder)
+    # kept outputs are computed padded, the others end to end: a batch norm makes the most of that rounding
+    near(kept.folder, without.folder, tolerance=1e-4 if head.get("name") == "ulmfit" else 1e-5)
     for mine, theirs in zip(training(kept.folder)["history"], training(without.folder)["history"], strict=True):
         assert mine["valid"] == pytest.approx(theirs["valid"], abs=3e-4)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class Backbone(nn.Module, ABC):
         family: The architecture's name, e.g. `bert`.
         width: Size of a hidden state.
         max_tokens: Longest text in tokens, special ones included, or None where the family has no limit.
-        packs: Whether it lays the texts of a batch end to end in training; `train_on_cpu` may switch it on.
+        packs: Whether it lays the texts of a batch end to end; `train_on_cpu` may switch it on.
         first_alone: Whether of the last hidden states only each text's first one is asked for in training; whoever asks
             sets it before `train_on_cpu`.
         frozen_in_eval: Whether groups that do not learn compute as in evaluation, so that their outputs stay the same.
@@ -52,6 +53,15 @@ class Backbone(nn.Module, ABC):
 
     def end_training(self) -> None:
         """Take back what `train_on_cpu` changed in the computation outside training."""
+
+    @contextmanager
+    def scoring_on_cpu(self, *, first_alone: bool) -> Iterator[None]:
+        """Inside the block evaluation on a CPU is cheaper where the family can; the arithmetic stays that of the model.
+
+        Args:
+            first_alone: Whether of the last hidden states only each text's first one is asked for.
+        """
+        yield
 
     def split_layers(self) -> int:
         """Return how many layers, from the lowest up, `upper` can leave out; 0 where it cannot start midway."""

@@ -51,6 +51,7 @@ class Transformer(Backbone):
         self._takes_segments = "token_type_ids" in accepted and (n_segments is None or n_segments > 1)
         self._takes_positions = "position_ids" in accepted
         self._split: _lower.Layers | None = None
+        self._known: dict[bool, tuple[bool, tuple[nn.Module, ...]]] = {}
         self._narrow: tuple[nn.Module, ...] = ()  # at most one; a module of its own it must not become
 
     @property
@@ -63,8 +64,13 @@ class Transformer(Backbone):
         return self._from_below(batch, None, 0)
 
     def _from_below(self, batch: Batch, states: Tensor | None, depth: int) -> Tensor:
-        if self.packs and self.training:
-            return self._packed_forward(batch, states, depth)
+        return (self._packed_forward if self._packs_now(batch) else self._padded_forward)(batch, states, depth)
+
+    def _packs_now(self, batch: Batch) -> bool:
+        """Tell whether this batch is laid end to end: in evaluation not one without padding, which has nothing to gain."""
+        return self.packs and (self.training or not bool(batch.attention_mask.all()))
+
+    def _padded_forward(self, batch: Batch, states: Tensor | None = None, depth: int = 0) -> Tensor:
         with self._left_out(states, depth):
             hidden: Tensor = self.encoder(**self._arguments(batch))[0]
         return hidden
@@ -148,6 +154,24 @@ class Transformer(Backbone):
         self.packs, self._narrow = False, ()
         _training.restore(self.model)
 
+    @contextmanager
+    def scoring_on_cpu(self, *, first_alone: bool) -> Iterator[None]:
+        """Lay texts end to end inside the block where the family can; see `Backbone`."""
+        before = self.packs, self._narrow, self.first_alone
+        was_exchanged = _training.is_exchanged(self.model)
+        _training.exchange_attention(self.model)
+        self._narrow, self.first_alone = (), first_alone
+        try:
+            if first_alone not in self._known:  # found by trying, once
+                self.packs = self._can_pack()
+                self._known[first_alone] = self.packs, self._narrowest() if self.packs and first_alone else ()
+            self.packs, self._narrow = self._known[first_alone]
+            yield
+        finally:
+            self.packs, self._narrow, self.first_alone = before
+            if not was_exchanged:
+                _training.restore(self.model)
+
     def _can_pack(self) -> bool:
         """Return whether packed texts give the hidden states of padded ones, tried on a few tokens."""
         if not (self._takes_positions and _training.is_exchanged(self.model)):
@@ -160,7 +184,7 @@ class Transformer(Backbone):
             return False
 
     def _apart_when_packed(self, batch: Batch) -> float:
-        apart = (self._packed_forward(batch) - self.forward(batch)).abs()
+        apart = (self._packed_forward(batch) - self._padded_forward(batch)).abs()
         return float((apart[:, 0] if self._narrow else apart[batch.attention_mask.bool()]).max())
 
     def _narrowest(self) -> tuple[nn.Module, ...]:
@@ -198,7 +222,7 @@ class Transformer(Backbone):
         narrow, self._narrow = self._narrow, ()
         try:
             with self._on_trial() as batch:
-                self._split = _lower.Layers.of(self.encoder, lambda: self.forward(batch))
+                self._split = _lower.Layers.of(self.encoder, lambda: self._padded_forward(batch))
                 if self._split is None or not self._splits_well(batch, len(self._split.layers)):
                     self._split = None
         except _lower.MISFITS as error:  # a family whose layers are put together in another way
@@ -231,9 +255,9 @@ class Transformer(Backbone):
         """Return the hidden states below some layers, and the last ones; see `Backbone`."""
         with torch.no_grad():
             if not depths:
-                return {}, self.forward(batch)
+                return {}, self._padded_forward(batch)
             with _lower.catching(self._layers, depths) as states:
-                hidden = self.forward(batch)
+                hidden = self._padded_forward(batch)
         return states, hidden
 
     def upper(self, batch: Batch, states: Tensor, depth: int) -> Tensor:
@@ -267,8 +291,9 @@ class NativeTransformer(Transformer, NativeBackbone):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits of the family's own head, [texts, labels]."""
-        if self.packs and self.training:
-            return self._packed_logits(batch)
+        return (self._packed_logits if self._packs_now(batch) else self._padded_logits)(batch)
+
+    def _padded_logits(self, batch: Batch) -> Tensor:
         logits: Tensor = self.model(**self._arguments(batch)).logits
         return logits
 
@@ -285,7 +310,7 @@ class NativeTransformer(Transformer, NativeBackbone):
 
     def _apart_when_packed(self, batch: Batch) -> float:
         try:
-            logits = (self._packed_logits(batch) - self.logits(batch)).abs()
+            logits = (self._packed_logits(batch) - self._padded_logits(batch)).abs()
         except _lower.MISFITS as error:  # a head that is put together in another way
             raise TypeError(f"its head cannot follow: {error}") from error
         return max(super()._apart_when_packed(batch), float(logits.max()))

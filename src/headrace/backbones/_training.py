@@ -86,6 +86,11 @@ def exchange(model: Any) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, DrawnDropout(child.p))
+    exchange_attention(model)
+
+
+def exchange_attention(model: Any) -> None:
+    """Exchange the attention of one model (in place, this object alone) where that can be."""
     if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(ATTENTION, attention)
         AttentionMaskInterface.register(ATTENTION, _mask)

@@ -1,0 +1,124 @@
+"""Texts a second in prediction, and the time of a single text: Headrace beside transformers' pipeline.
+
+    HEADRACE_DATA=DATA python benchmarks/predicting.py imdb|toxic [--rounds 5] [--texts 512] [--bundle BUNDLE]
+
+A MiniLM with the family's own head, fine-tuned for a minute on the shipped reviews (or `--bundle`, whose head the export
+must know), predicts real texts; the pipeline reads what `export --to transformers` writes of it. A round is one pass
+over the same texts by each side in turn, and then single texts of theirs, one after the other:
+
+    headrace       `Bundle.predict` on all texts
+    pipeline_32    `pipeline("text-classification", batch_size=32)`, fp32
+    pipeline_1     the same, one text at a time
+
+Reviews are cut at 512 tokens, comments at 128, on all sides alike. It also tells on how many texts the labels agree,
+and the largest difference of a score. One line goes to benchmarks/results/predicting.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from record import append, facts
+
+LENGTHS = {"imdb": 512, "toxic": 128}
+COLUMNS = {"imdb": "text", "toxic": "comment_text"}
+N_SINGLE = 40
+
+
+def small_bundle(folder: Path, length: int) -> Path:
+    """Fine-tune MiniLM on the shipped reviews, for a label to agree on."""
+    from headrace.train.fit import fit
+
+    overrides = ["head=native", f"data.max_length={length}", "fit.epochs=2", "decide=none", "baseline=false"]
+    return fit("reviews", out=folder, overrides=overrides, echo=lambda line: None).bundle
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of a call and its result."""
+    begun = time.perf_counter()
+    found = function()
+    return time.perf_counter() - begun, found
+
+
+def main() -> None:
+    """Measure and add a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=sorted(LENGTHS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=512)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--seed", type=int, default=13)
+    options = parser.parse_args()
+
+    import torch
+    from transformers import pipeline
+
+    from headrace.bundle import Bundle
+    from headrace.export import to_transformers
+    from training import read_rows
+
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        os.environ.setdefault("HEADRACE_CACHE", str(scratch / "cache"))
+        length = LENGTHS[options.data]
+        rows = read_rows(options.data, scratch)[1]
+        texts = [row[COLUMNS[options.data]] for row in random.Random(options.seed).sample(rows, options.texts)]
+        bundle = Bundle.load(options.bundle or small_bundle(scratch / "run", length))
+        to_transformers(bundle, scratch / "exported")
+        pipe = pipeline("text-classification", model=str(scratch / "exported"), device="cpu")
+        how = {"truncation": True, "max_length": length, "top_k": None}
+        sides: dict[str, Callable[[list[str]], Any]] = {
+            "headrace": lambda given: bundle.predict(given),
+            "pipeline_32": lambda given: pipe(given, batch_size=32, **how),
+            "pipeline_1": lambda given: pipe(given, **how),
+        }
+        rates: dict[str, list[float]] = {side: [] for side in sides}
+        singles: dict[str, list[float]] = {"headrace": [], "pipeline_1": []}
+        for predict in sides.values():  # warm
+            predict(texts[:32])
+        for number in range(options.rounds):
+            for side, predict in sides.items():
+                seconds, found = timed(lambda predict=predict: predict(texts))
+                rates[side].append(len(texts) / seconds)
+                if side == "headrace":
+                    ours = found
+                elif side == "pipeline_32":
+                    theirs = found
+            for text in texts[number * N_SINGLE :][:N_SINGLE]:
+                for side, kept in singles.items():
+                    kept.append(timed(lambda side=side, text=text: sides[side]([text]))[0])
+            print({side: round(values[-1], 2) for side, values in rates.items()}, flush=True)
+        scores = [{one["label"]: one["score"] for one in row} for row in theirs]
+        apart = max(abs(p.scores[label] - row[label]) for p, row in zip(ours, scores, strict=True) for label in row)
+        agree = float(np.mean([p.label == max(row, key=row.get) for p, row in zip(ours, scores, strict=True)]))
+        record = {
+            "data": options.data,
+            "length": length,
+            "texts": len(texts),
+            "threads": torch.get_num_threads(),
+            "texts_per_s": rates,
+            "times_as_fast": {
+                side: statistics.median(a / b for a, b in zip(rates["headrace"], values, strict=True))
+                for side, values in rates.items()
+                if side != "headrace"
+            },
+            "single_p50_ms": {side: 1000 * statistics.median(values) for side, values in singles.items()},
+            "same_labels": agree,
+            "largest_difference": apart,
+        }
+        append("predicting", {**record, **facts()})
+        print({name: record[name] for name in ("times_as_fast", "single_p50_ms", "same_labels", "largest_difference")})
+
+
+if __name__ == "__main__":
+    main()

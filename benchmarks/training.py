@@ -2,8 +2,8 @@
 
     HEADRACE_DATA=DATA python benchmarks/training.py imdb [--length 256] [--sides headrace,trainer,…] [--rounds 5]
 
-A round is one window of real texts (960), trained on by each side in turn, from the same initial weights, with the same
-tokens, batch size, rate, clipping and schedule, and with dropout on; the model has the family's own head on every side.
+A round is one window of real texts (960), trained on by each side in turn, from the same pretrained weights, with the same
+tokens, batch size, rate, clipping and schedule, and with dropout on; the model has the family's own head, newly drawn, on every side.
 Each side is a process that works when it is asked and waits meanwhile; the first window of each is not counted (a
 quarter of the size). Both clocks run from the first batch to the last updated weights. The peak of memory is that of
 the side's process.

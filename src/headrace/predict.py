@@ -338,7 +338,8 @@ def _passes(
     groups = batches_by_length(texts.lengths, max_tokens=max_tokens, max_texts=MAX_TEXTS)
     with ExitStack() as stack:
         stack.enter_context(_evaluating(classifier))
-        if device.type == "cpu":
+        # without padding there is nothing to gain, and a single text is answered at once
+        if device.type == "cpu" and any(np.ptp(texts.lengths[rows]) for rows in groups):
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
         for rows in groups:
             batch = collate(texts, rows, None, **tokens).to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from headrace.backbones import _attention, _layers, transformer
 from headrace.backbones._attention import packed_attention
-from headrace.backbones._drawn import DrawnDropout
+from headrace.backbones._drawn import DrawnDropout, drawn_dropout
 from headrace.backbones._packed import Packed, group_borders
 from tiny import FAMILIES, tiny_folder
 from tiny_models import PAD_IDS, make_batch
@@ -135,6 +136,7 @@ def test_where_the_first_token_is_asked_for_the_last_layer_computes_little_else(
     theirs = dict(padded.named_parameters())
     for name, parameter in narrow.named_parameters():
         grad = theirs[name].grad
+        assert (parameter.grad is None) == (grad is None), name
         if grad is not None and parameter.grad is not None:
             assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
     if not native:
@@ -145,6 +147,27 @@ def test_where_the_first_token_is_asked_for_the_last_layer_computes_little_else(
 
 def numbers(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> int:
     return (answer[0] if isinstance(answer, tuple) else answer).numel()
+
+
+def test_a_head_that_cannot_follow_is_padded(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path, "modernbert")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "classifier_pooling": "mean"}), "utf-8")
+    model = transformer.load_native(str(folder), labels=("a", "b")).train()
+    model.train_on_cpu()
+    assert not model.packs
+    assert model.logits(make_batch(LENGTHS)).shape == (7, 2)
+
+
+def test_a_mask_is_gone_after_the_backward_pass() -> None:
+    packed, inputs = three_texts(torch.float32)
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    attended = packed_attention(*leaves, packed, scale=0.7, dropout=0.3, window=None)
+    for result in (attended, drawn_dropout(leaves[0], 0.3)):
+        loss = result.sum()
+        loss.backward()
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+            loss.backward()
 
 
 def test_a_family_without_such_a_place_computes_all(tmp_path: Path) -> None:

@@ -88,7 +88,6 @@ def test_places_are_told_without_the_whole_path() -> None:
 
 def test_sentences_begin_and_end_like_sentences_but_names_stay() -> None:
     assert sentence("no gain") == "No gain."
-    assert sentence("kept: the loss falls") == "Kept: the loss falls."
     assert sentence("data.valid is small!") == "data.valid is small!"
     assert sentence("'spam' and 3 more") == "'spam' and 3 more."
     assert sentence("") == ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import lightning
 import pytest
 import torch
 
@@ -15,14 +18,16 @@ from tiny_fits import recipe, rows, silent, stop_at, training, weights, write_cs
 
 
 @pytest.fixture(autouse=True)
-def measured_anew() -> None:
+def measured_anew() -> Iterator[None]:
+    matmul.fastest_route.cache_clear()
+    yield
     matmul.fastest_route.cache_clear()
 
 
 def products(monkeypatch: pytest.MonkeyPatch, *, error: float, seconds: dict[str, float]) -> None:
     """Let oneDNN's product have an error, and each library take so long."""
     state = {"route": matmul.DEFAULT, "now": 0.0}
-    kept, product = matmul.routed, matmul._product
+    kept, product, kept_products = matmul.routed, matmul._product, matmul._products
 
     def routed(route: str):
         state["route"] = route
@@ -30,11 +35,15 @@ def products(monkeypatch: pytest.MonkeyPatch, *, error: float, seconds: dict[str
 
     def timed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         state["now"] += seconds[state["route"]]
-        found = product(a, b)
-        return found * (1 + error) if state["route"] == matmul.ONEDNN and a.dtype == torch.float32 else found
+        return product(a, b)
+
+    def inexact(a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor]:
+        found = kept_products(a, b)
+        return [*found[:-1], found[-1] * (1 + error)] if a.dtype == torch.float32 else found
 
     monkeypatch.setattr(matmul, "routed", routed)
     monkeypatch.setattr(matmul, "_product", timed)
+    monkeypatch.setattr(matmul, "_products", inexact)
     monkeypatch.setattr(matmul.time, "perf_counter", lambda: state["now"])
 
 
@@ -63,10 +72,21 @@ def test_the_setting_is_as_before_outside_the_block() -> None:
     torch.get_float32_matmul_precision()  # raises where the setting is still another
 
 
-def test_a_run_goes_on_with_the_library_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", [3, 8])  # in an epoch, and between its last step and its validation
+def test_a_run_goes_on_with_the_library_that_it_began_with(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = recipe(write_csv(tmp_path / "train.csv", rows(40)), tiny_folder(tmp_path))
     used: list[str] = []
+    validated: list[str] = []
     kept = trainings.routed
+    validate = lightning.Trainer.validate
+
+    def validating(self: lightning.Trainer, *args: Any, **settings: Any) -> Any:
+        validated.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return validate(self, *args, **settings)
+
+    monkeypatch.setattr(lightning.Trainer, "validate", validating)
 
     def routed(route: str):
         used.append(route)
@@ -75,9 +95,11 @@ def test_a_run_goes_on_with_the_library_that_it_began_with(tmp_path: Path, monke
     monkeypatch.setattr(trainings, "routed", routed)
     monkeypatch.setattr(trainings, "fastest_route", lambda: matmul.ONEDNN)
     fit(settings, out=tmp_path / "whole", echo=silent)
-    stop_at(3, settings, tmp_path / "run")
+    assert training(tmp_path / "whole")["history"][0]["step"] == 8
+    stop_at(step, settings, tmp_path / "run")
     monkeypatch.setattr(trainings, "fastest_route", lambda: matmul.DEFAULT)
     fit(settings, out=tmp_path / "run", echo=silent)
     assert used == [matmul.ONEDNN] * 3
+    assert validated == (["bf16"] if step == 8 else [])
     assert training(tmp_path / "run")["route"] == matmul.ONEDNN
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")

@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -64,7 +63,7 @@ class _PackedAttention(torch.autograd.Function):
         window: int | None,
     ) -> Tensor:
         output = torch.empty(query.shape, dtype=query.dtype)
-        masks: list[np.ndarray] = []
+        masks: list[Tensor] = []
         for group in packed.groups:
             inside = _Inside(group, query, key, value, scale, window)
             mixed = torch.empty_like(inside.query)
@@ -77,27 +76,27 @@ class _PackedAttention(torch.autograd.Function):
             if draws is not None:
                 mixed *= draws.scale
             output[group.start : group.stop] = _by_token(mixed, group, query.shape[1])
-        context.save_for_backward(query, key, value, output)
+        context.save_for_backward(query, key, value, output, *masks)
         context.packed, context.scale, context.window = packed, scale, window
-        context.masks, context.kept_scale = masks, 1.0 if draws is None else draws.scale
+        context.kept_scale = 1.0 if draws is None else draws.scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output = context.saved_tensors
+        query, key, value, output, *masks = context.saved_tensors
         n_heads = query.shape[1]
         found = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
         # the gradients of the weights are those of the kept ones times the scale: the scale is given to the output's
         above = gradients[0] * context.kept_scale
         means = (gradients[0] * output).sum(dim=-1, keepdim=True)
-        masks = iter(context.masks)
+        left = iter(masks)
         for group in context.packed.groups:
             inside = _Inside(group, query, key, value, context.scale, context.window)
             d_output, mean = (_by_head(rows[group.start : group.stop], group, pads=True) for rows in (above, means))
             d_query, d_key, d_value = (torch.empty_like(inside.query) for _ in range(3))
             for piece in inside.pieces():
-                weights, mask = inside.weights(piece), next(masks, None)
+                weights, mask = inside.weights(piece), next(left, None)
                 d_scores = torch.empty_like(weights)
                 kept = weights if mask is None else drop(weights, mask, out=d_scores)
                 torch.bmm(kept.transpose(1, 2), d_output[piece], out=d_value[piece])

@@ -34,12 +34,11 @@ class Draws:
         self._lowest = np.int16(dropped - _LEVELS // 2)  # levels are uniform in [-32768, 32767]
         self._bits = np.random.SFC64(int(torch.randint(1 << 62, ()).item()))
 
-    def kept(self, shape: torch.Size) -> np.ndarray:
+    def kept(self, shape: torch.Size) -> Tensor:
         """Return the next mask, bool of that shape: true where an element is kept."""
         n = shape.numel()
         levels = self._bits.random_raw(-(-n // 4)).view(np.int16)[:n]
-        kept: np.ndarray = (levels >= self._lowest).reshape(shape)
-        return kept
+        return torch.from_numpy(levels >= self._lowest).view(shape)
 
 
 def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
@@ -55,7 +54,7 @@ def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
     return drop(mask, draws.kept(shape), out=mask)
 
 
-def drop(values: Tensor, kept: np.ndarray, *, out: Tensor) -> Tensor:
+def drop(values: Tensor, kept: Tensor, *, out: Tensor) -> Tensor:
     """Return `out`, which takes the values that are kept and zeros for the others; four times as fast as torch's way.
 
     Args:
@@ -65,7 +64,7 @@ def drop(values: Tensor, kept: np.ndarray, *, out: Tensor) -> Tensor:
     """
     # Of a 16-bit type, which NumPy may not know, the bits are multiplied.
     given, taken = ((t.view(torch.int16) if t.dtype.itemsize == 2 else t).numpy() for t in (values, out))
-    np.multiply(given, kept, out=taken)
+    np.multiply(given, kept.numpy(), out=taken)
     return out
 
 
@@ -88,13 +87,15 @@ def drawn_dropout(values: Tensor, rate: float) -> Tensor:
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, values: Tensor, kept: np.ndarray, scale: float) -> Tensor:
-        context.kept, context.scale = kept, scale
+    def forward(context: Any, values: Tensor, kept: Tensor, scale: float) -> Tensor:
+        context.save_for_backward(kept)
+        context.scale = scale
         scaled = values * scale
         return drop(scaled, kept, out=scaled)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = context.saved_tensors
         scaled = gradients[0] * context.scale
-        return drop(scaled, context.kept, out=scaled), None, None
+        return drop(scaled, kept, out=scaled), None, None

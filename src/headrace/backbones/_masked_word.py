@@ -78,16 +78,14 @@ class MaskedWordModel(nn.Module):
     Args:
         backbone: The encoder.
         head: Before the tied embedding.
-
-    Attributes:
         has_new_head: Whether the checkpoint of the encoder had none.
     """
 
     kind: ClassVar[str] = "masked_word"
 
-    def __init__(self, backbone: Transformer, head: MaskedWordHead) -> None:
+    def __init__(self, backbone: Transformer, head: MaskedWordHead, *, has_new_head: bool = False) -> None:
         super().__init__()
-        self.has_new_head = False
+        self.has_new_head = has_new_head
         self.backbone = backbone
         self.head = head
 
@@ -152,9 +150,7 @@ def load(
     if weights == "pretrained":
         head = _head_of_checkpoint(backbone, name, revision)
     if head is None:
-        model = MaskedWordModel(backbone, _new_head(backbone))
-        model.has_new_head = True
-        return model
+        return MaskedWordModel(backbone, _new_head(backbone), has_new_head=True)
     return MaskedWordModel(backbone, head)
 
 

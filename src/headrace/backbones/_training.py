@@ -85,7 +85,7 @@ def exchange(model: Any) -> None:
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
-                setattr(module, name, DrawnDropout(child.p))
+                setattr(module, name, DrawnDropout(child.p).train(child.training))
     exchange_attention(model)
 
 

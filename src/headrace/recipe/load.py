@@ -51,7 +51,7 @@ class Recipe:
         """Let errors that name a key of the recipe say its line as well."""
         try:
             yield
-        except RecipeError as error:
+        except HeadraceError as error:
             line = located(error.where, self.origins) if error.where else None
             if line is not None:
                 error.where = f"{line} ({error.where})"

@@ -42,9 +42,20 @@ class Places:
     def add_base(self, base: Document) -> None:
         """Add what a base gives and the recipe does not."""
         for path in [*flat(base.values), *_in_lists(base)]:
-            if path not in self.origins and not any(path[:end] in self.origins for end in range(1, len(path))):
+            if path not in self.origins and not self._is_hidden(path):
                 self.origins[path] = base.place(path)
                 self.values[path] = base.value_place(path)
+
+    def _is_hidden(self, path: Path) -> bool:
+        """Tell whether the recipe itself has a plain value, or a list, above this key of its base."""
+        value: Any = self.document.values
+        for key in path[:-1]:
+            if not isinstance(value, Mapping) or key not in value:
+                return False
+            value = value[key]
+            if not isinstance(value, Mapping):
+                return True
+        return False
 
     def override(self, path: Path) -> None:
         """Let `--set` be the origin of a value and of all in it."""

@@ -79,7 +79,7 @@ def place(value: Any) -> str:
 def sentence(value: Any) -> str:
     """Return a text that begins with a capital, unless a name or a key stands there, and ends with a full stop."""
     text = clean(value).strip()
-    first = text.split(" ", 1)[0].rstrip(",:;")
+    first = text.split(" ", 1)[0]
     if first.isalpha() and first.isascii() and first.islower():
         text = text[0].upper() + text[1:]
     return text if not text or text[-1] in ".!?…" else f"{text}."

@@ -55,8 +55,12 @@ def find_lr(
     Source: Smith 2017 (arXiv 1506.01186), section 3.3. The suggestion is the rate of steepest descent of the smoothed
     loss over the logarithm of the rate.
     """
-    say = echo or say_to_stderr
     resolved = load_recipe(recipe, overrides=overrides)
+    with resolved.locating():
+        return _find_lr(resolved, out, echo or say_to_stderr)
+
+
+def _find_lr(resolved: Recipe, out: str | Path | None, say: Echo) -> tuple[float, Path]:
     refuse_language_model(resolved.values, "a search for the learning rate")
     _refuse_untrained(resolved.values)
     folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
@@ -94,12 +98,12 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
         what = f"head: {session.recipe.head.name} is fitted by scikit-learn and has no learning rate"
         raise RecipeError(what, where="head", next="choose head: linear or native for --find-lr")
     module = session.module
+    module.model.backbone.train_on_cpu()
     module.enter(session.stages[0])
     if len(session.stages) > 1:
         learns = session.stages[0].train
         say(f"stage 1 of {len(session.stages)} is searched, which trains: {learns}; a later one begins where it ends")
     data = session.data()
-    module.model.backbone.train_on_cpu()
     data.packs = module.model.backbone.packs
     plan, part = data.plan, session.prepared.train
     steps = data.steps()
@@ -117,9 +121,10 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
         total = 0.0
         for batch in step.batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = module.losses(module(batch), batch).sum() / step.n_texts
-            torch.autograd.backward(loss)
-            total += float(loss.detach())
+                losses_of = [module.losses(logits, batch) for logits in module.model.each_logits(batch)]
+                each = torch.stack(losses_of).sum(dim=1) / step.n_texts
+            torch.autograd.backward(each.sum())
+            total += float(each.detach().mean())
         if not math.isfinite(total) or (losses and total > GIVE_UP * min(losses)):
             break
         optimizer.step()

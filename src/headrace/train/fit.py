@@ -282,8 +282,8 @@ def check_settings(values: RecipeValues) -> None:
         RecipeError: A figure, a logger or an argument of the Trainer does not exist, or the backbone is no model.
     """
     monitored(values)
-    for phase in values.fit.phases:
-        early_stopping(values, phase)
+    for number, phase in enumerate(values.fit.phases, start=1):
+        early_stopping(values, phase, where=f"fit.stages, stage {number}" if values.fit.stages else None)
     refuse_misplaced(values)
     if values.trainer or values.logger not in ("tensorboard", "none"):
         from headrace.train.trainer import check_loggers, check_trainer_arguments
@@ -313,12 +313,12 @@ def _metric(values: RecipeValues, name: str, where: str) -> tuple[str, bool]:
     return name, known[name]
 
 
-def early_stopping(values: RecipeValues, phase: TrainSettings) -> tuple[str, bool] | None:
+def early_stopping(values: RecipeValues, phase: TrainSettings, *, where: str | None = None) -> tuple[str, bool] | None:
     """Return the figure that a stage's early stopping watches, and whether larger is better; None without it."""
     setting = phase.early_stopping
     if setting is None:
         return None
-    return _metric(values, setting.monitor or values.fit.monitor, "fit.early_stopping.monitor")
+    return _metric(values, setting.monitor or values.fit.monitor, where or "fit.early_stopping.monitor")
 
 
 def loss_weights(fit_values: TrainSettings, prepared: Prepared) -> dict[str, Any]:

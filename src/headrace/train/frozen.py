@@ -186,8 +186,8 @@ class Frozen:
             self.say(f"frozen outputs of {self._n_texts:,} texts: read from the cache")
         if kept is None and decided.get(stage):
             self.say(
-                "this stage began with kept outputs and goes on without them: its weights will differ by rounding "
-                "from those of a run that was not interrupted"
+                "the outputs that were kept for this stage are gone, and it goes on without them: its weights will "
+                "differ by rounding from those of a run that has them"
             )
         write_json(self.record, {str(one): flag for one, flag in (decided | {stage: kept is not None}).items()})
         self.seconds = time.perf_counter() - started

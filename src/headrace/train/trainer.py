@@ -67,6 +67,7 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                 where=f"trainer.{name}",
                 next=suggestion(name, known - set(OWNED)),
             )
+    seconds_left(arguments, 0.0)
 
 
 def n_devices(arguments: Mapping[str, Any]) -> int:
@@ -180,9 +181,11 @@ def seconds_left(arguments: Mapping[str, Any], spent_s: float) -> float | None:
         return None
     try:
         left = Timer(duration=limit).time_remaining()
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, AttributeError, TypeError, ValueError) as error:
         raise RecipeError(
-            f"{limit!r} is no time: {error}", where="trainer.max_time", next="write days:hours:minutes:seconds"
+            f"{limit!r} is no time",
+            where="trainer.max_time",
+            next='write days:hours:minutes:seconds in quotes, such as "00:01:30:00"',
         ) from error
     return None if left is None else max(0.0, left - spent_s)
 

@@ -193,20 +193,26 @@ class Training(ABC):
         if len(self.phases) > 1:
             self.say_once(_stage_line(progress, module, n_stages=len(self.phases)))
         data.trainer = trainer
-        with self.keeping_outputs(data, trainer, keeper):
-            if progress.step >= data.steps_per_epoch:
+        at_max = 0 < trainer.max_steps <= progress.total
+        # several processes have clocks of their own: there Lightning ends it, by the clock of one
+        is_late = trainer.world_size == 1 and seconds_left(self.recipe.trainer, progress.fit_s) == 0.0
+        is_unseen = progress.step >= data.steps_per_epoch
+        if not is_unseen and (self.stage_is_over(progress) or at_max or (is_late and progress.total)):
+            return trainer
+        on_one_cpu = on_cpu and trainer.world_size == 1
+        with (
+            self.keeping_outputs(data, trainer, keeper),
+            self._cheaply(progress, phase) if on_one_cpu else nullcontext(),
+        ):
+            if is_unseen:
                 # The last step of an epoch was saved and its validation was not: do that first.
                 trainer.validate(module, datamodule=data, verbose=False)
                 module.set_modes()
                 keeper.finish_epoch(trainer, module)
                 put_counters(trainer, epoch=progress.epoch, step=progress.total)
             data.first = (progress.epoch, progress.step)
-            at_max = 0 < trainer.max_steps <= progress.total
-            # processes have clocks of their own: several take one step more, and agree
-            is_late = trainer.world_size == 1 and seconds_left(self.recipe.trainer, progress.fit_s) == 0.0
             if not self.stage_is_over(progress) and not at_max and not (is_late and progress.total):
-                with self._cheaply(progress, phase) if on_cpu and trainer.world_size == 1 else nullcontext():
-                    trainer.fit(module, datamodule=data)
+                trainer.fit(module, datamodule=data)
         return trainer
 
     @contextmanager
@@ -214,6 +220,8 @@ class Training(ABC):
         """Compute the same at a lower price on one CPU process; a run that goes on does it as it began."""
         if progress.route is None:
             progress.route = fastest_route() if progress.total == 0 else DEFAULT
+            if progress.route != DEFAULT:
+                self.say_once(f"{progress.route} multiplies float32 matrices: as exact, and faster on this processor")
         is_fp32 = self.precision(phase)[0] == "fp32"
         with touched_rows(self.module.model), routed(progress.route if is_fp32 else DEFAULT):
             yield

@@ -58,11 +58,16 @@ def calibration(report: Mapping[str, Any]) -> Section | None:
         "figures": [figure for figure in diagrams if figure is not None],
         "method": _METHODS.get(method, name(method)) if method != "none" else "",
         "is_kept": bool(found.get("kept")),
-        "reason": sentence(found.get("reason") or ""),
+        "reason": _why(found),
         "parameters": _parameters(found.get("parameters")),
         "is_held_out": is_held_out(report),
     }
     return Section("calibration", "Calibration", content)
+
+
+def _why(found: Mapping[str, Any]) -> str:
+    """Return why a choice was kept or not; that it was, or not, is said before."""
+    return sentence(str(found.get("reason") or "").removeprefix("not ").removeprefix("kept: "))
 
 
 def _parameters(value: Any) -> str:
@@ -142,7 +147,7 @@ def thresholds(report: Mapping[str, Any]) -> Section | None:
         "rule": clean(found.get("rule") or ""),
         "default": number(default, 2),
         "is_kept": bool(found.get("kept")),
-        "reason": sentence(found.get("reason") or ""),
+        "reason": _why(found),
         "more": rows(len(values) - MAX_LABELS, "more label") if len(values) > MAX_LABELS else "",
     }
     return Section("thresholds", "Thresholds", content)

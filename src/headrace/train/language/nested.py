@@ -55,7 +55,7 @@ def fit_before_classifier(
 
         with inner.lock():
             try:
-                with _named_as_block():
+                with _named_as_block(values):
                     fit_language_model(own, inner, signals, told, force=force, keeps_same=True)
             except BaseException as error:  # its folder tells what ended it, as the run's own does
                 tell_status(inner, error, own.values, told)
@@ -64,14 +64,19 @@ def fit_before_classifier(
 
 
 @contextmanager
-def _named_as_block() -> Iterator[None]:
-    """Let errors name a key as the classifier's recipe has it: in the block of the language model."""
+def _named_as_block(values: RecipeValues) -> Iterator[None]:
+    """Let errors name a key as the classifier's recipe has it: what the block gives, in the block."""
     try:
         yield
     except RecipeError as error:
-        section, _, key = (error.where or "").partition(".")
-        if section in ("fit", "data") and key.partition(",")[0] in LanguageModelSettings.model_fields:
-            error.where = f"language_model.{key}"
+        section, _, rest = (error.where or "").partition(".")
+        key = rest.split(",")[0].split(".")[0]
+        given = values.language_model.model_fields_set if values.language_model is not None else set()
+        if section == "fit" or (section == "data" and key in given):
+            old, new = f"{section}.{key}", f"language_model.{key}"
+            error.where = f"language_model.{rest}"
+            error.what = error.what.replace(old, new)
+            error.next = error.next and error.next.replace(old, new)
         raise
 
 

@@ -136,7 +136,8 @@ def workload(values: RecipeValues, prepared: Prepared, *, packs: bool | None = N
         steps = [_passes(part, step) for step in counted]
         trained, packed = (work(steps, packed=way) * (n_steps / max(1, len(counted))) for way in (False, True))
         groups = [group for step in counted for group in step]
-    costliest = max(groups, key=lambda rows: memory_weight(pass_of(part, rows)))
+    is_packed = not session.is_classical and session.packs
+    costliest = max(groups, key=lambda rows: memory_weight(pass_of(part, rows), packed=is_packed))
     valid = batches_by_length(prepared.valid.lengths, max_tokens=VALID_BATCH_TOKENS, max_texts=VALID_BATCH_TEXTS)
     load = Workload(
         n_steps=n_steps,
@@ -174,9 +175,13 @@ def _passes(part: Part, groups: Sequence[np.ndarray]) -> list[Pass]:
 
 
 def memory_weight(one: Pass, *, packed: bool = False) -> float:
-    """Return about what a pass takes in memory, in no unit: of a base encoder, attention weighs as much at 256 tokens."""
+    """Return about what a pass takes in memory, in no unit.
+
+    Of a base encoder's padded texts, attention weighs as much as the rest at 256 tokens. Laid end to end it keeps a
+    byte a head of each pair of tokens, where a token keeps some 18 vectors a layer: as much at 4,608 tokens.
+    """
     _, _, tokens, pairs = work([[one]], packed=packed).tolist()
-    return float(pairs + 256 * tokens)
+    return float(pairs + (4_608 if packed else 256) * tokens)
 
 
 def _scored_groups(part: Part) -> list[np.ndarray]:

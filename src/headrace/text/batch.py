@@ -43,6 +43,22 @@ class Batch:
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
 
+    def parts(self, n_texts: int) -> list[Batch]:
+        """Return the texts in batches of at most so many, from 1, each padded to its own longest."""
+        if len(self) <= n_texts:
+            return [self]
+        return [self._of_rows(slice(first, first + n_texts)) for first in range(0, len(self), n_texts)]
+
+    def _of_rows(self, rows: slice) -> Batch:
+        width = int(self.attention_mask[rows].sum(dim=1).max())
+        found: dict[str, Tensor] = {}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                by_token = name in ("input_ids", "attention_mask", "token_type_ids", "states")
+                found[name] = value[rows, :width] if by_token else value[rows]
+        return replace(self, **found)  # type: ignore[arg-type]
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch on another device."""
 

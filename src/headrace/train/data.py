@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class StepBatch:
         """Return the step on another device."""
         moved = [batch.to(device, non_blocking=non_blocking) for batch in self.batches]
         return StepBatch(moved, self.rows, self.n_texts, self.n_local, self.is_filler)
+
+    def at_most(self, n_texts: int) -> StepBatch:
+        """Return the same step in micro-batches of at most so many texts, from 1."""
+        return replace(self, batches=[part for batch in self.batches for part in batch.parts(n_texts)])
 
 
 class StepSampler(Sampler[tuple[int, int]]):

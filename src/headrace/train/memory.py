@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 
 # Long enough that new pages, a share of a step to fetch, cost nothing to speak of; short enough that few gaps add up.
 GIVE_BACK_EVERY_S = 10.0
+#: How torch says it on a processor, and how accelerators and systems do.
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory")
 
 
 class MemoryGiver(lightning.Callback):
@@ -39,6 +42,13 @@ def give_back() -> None:
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory could not be had: the processor's or an accelerator's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 @cache

@@ -108,6 +108,7 @@ class ClassifierModule(SteppedModule):
     def learn(self, step: StepBatch) -> Tensor:
         """Compute the gradients of all micro-batches of a step, and return its mean loss."""
         total = torch.zeros((), device=self.device)
+        seen = []
         for index, batch in enumerate(step.batches):
             with self.gradient_stays_here(index + 1 < len(step.batches)):
                 each = self.model.each_logits(batch)
@@ -115,13 +116,27 @@ class ClassifierModule(SteppedModule):
                 losses = torch.stack([self.losses(logits, batch) for logits in each])
                 logits = self.model.joined([one.detach() for one in each])
                 if self.keeps_seen and not step.is_filler and batch.targets is not None:
-                    self._seen.append((logits.detach().float().cpu(), batch.targets.cpu()))
+                    seen.append((logits.detach().float().cpu(), batch.targets.cpu()))
                 # DDP averages gradients over processes; the mean over all texts of the step is wanted.
                 weight = 0.0 if step.is_filler else self.trainer.world_size / step.n_texts
                 self.manual_backward(losses.sum() * weight)
                 if not step.is_filler:
                     total += losses.detach().mean(dim=0).sum()
+        self._seen.extend(seen)  # not before the whole step is done: it may have to begin again
         return total / max(1, step.n_local)
+
+    def cut(self, step: StepBatch) -> StepBatch:
+        """Return the step in micro-batches of at most `max_texts`."""
+        return step if self.max_texts is None else step.at_most(self.max_texts)
+
+    def largest(self, step: StepBatch) -> int:
+        """Return how many texts are computed at a time; 1 where a head sees all of them together."""
+        return 1 if self.model.needs_whole_step else max(len(batch) for batch in self.cut(step).batches)
+
+    def sizes(self, step: StepBatch) -> str:
+        """Return the texts of a step, and the tokens of its longest."""
+        longest = max(batch.input_ids.shape[1] for batch in step.batches)
+        return f"{step.n_texts:,} texts of up to {longest:,} tokens"
 
     def clipped_together(self) -> list[list[torch.nn.Parameter]]:
         """Return the parameters in parts whose gradients are clipped apart: those of each reader."""
@@ -223,10 +238,11 @@ class ClassifierModule(SteppedModule):
     def kept_state(self) -> dict[str, Any]:
         """Return what all processes have seen in this epoch."""
         logits, targets = self.seen_by_all()
-        return {"seen_logits": logits, "seen_targets": targets}
+        return {"seen_logits": logits, "seen_targets": targets, "max_texts": self.max_texts}
 
     def put_state(self, state: dict[str, Any], *, rank: int) -> None:
         """Take back what was seen, after a restart in mid-epoch; the first process keeps it for all."""
+        self.max_texts = state.get("max_texts")
         if rank == 0:
             self.put_seen(state["seen_logits"], state["seen_targets"])
 

@@ -30,7 +30,7 @@ from headrace.text.subwords import Encoded
 from headrace.train.checkpoints import AtomicCheckpoints
 from headrace.train.data import StepBatch
 from headrace.train.matmul import DEFAULT, fastest_route, routed
-from headrace.train.memory import peak_resident_bytes
+from headrace.train.memory import OUT_OF_MEMORY, peak_resident_bytes
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
 from headrace.train.touched import touched_rows
@@ -44,7 +44,6 @@ SCORING_SHARE = 0.2  # of the time, for evaluation
 N_ROUNDS = 3  # over the batches of evaluation, at most
 WRITTEN_BYTES = 32 << 20  # to a file as a checkpoint is, to learn the disk's rate
 _STATES = 3  # a checkpoint holds the weights and Adam's two moments
-_OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory")
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -198,7 +197,7 @@ def _failure(returned: int, stderr: str) -> str:
     if returned < 0:
         return f"the probe was ended by signal {-returned}"
     last = (stderr.strip().splitlines() or [f"exit code {returned}"])[-1].strip()
-    if any(sign in stderr for sign in (*_OUT_OF_MEMORY, "MemoryError")):
+    if any(sign in stderr for sign in (*OUT_OF_MEMORY, "MemoryError")):
         return f"the probe ran out of memory: {last}"
     return f"the probe failed: {last}"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
+from logging import getLogger
 from typing import Any
 
 import lightning
@@ -13,8 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.errors import TrainingStopped
+from headrace.errors import RunError, TrainingStopped
+from headrace.train.memory import give_back, is_out_of_memory
 from headrace.train.stages import Groups, Stage, build_optimizer, freeze, rate_factor, set_rates, warmup_steps
+
+logger = getLogger(__name__)
 
 
 class SteppedModule(lightning.LightningModule, ABC):
@@ -31,6 +36,7 @@ class SteppedModule(lightning.LightningModule, ABC):
         stage: The stage that is running.
         first_step: The global step at which it began.
         fixed: Names of the groups that do not learn in it.
+        max_texts: Texts that are computed at a time at most, since memory did not suffice for more; None for all.
         valid_metrics: Of the last validation.
     """
 
@@ -44,6 +50,7 @@ class SteppedModule(lightning.LightningModule, ABC):
         self.first_step = 0
         self.fixed: list[str] = []
         self.seed = seed
+        self.max_texts: int | None = None
         self.keeps_seen = False  # on for a run of ours: with somebody's own Trainer nobody would ever take them
         self.valid_metrics: dict[str, float] = {}
 
@@ -125,17 +132,64 @@ class SteppedModule(lightning.LightningModule, ABC):
 
         Raises:
             TrainingStopped: The loss or the gradient is not finite; the weights are as they were before the step.
+            RunError: There is not enough memory, not even for one text at a time.
         """
         optimizer: Any = self.optimizers()
         number = int(self.global_step)
         set_rates(optimizer.optimizer, self.stage, number - self.first_step, **self._curve())
-        seed_everything(derived_seed(self.seed, "step", number, self.global_rank))
-        optimizer.zero_grad()
-        loss = self.learn(step)
+        loss = self._learnt(step, number, optimizer)
         norm = self._clip(optimizer)
         self._stop_if_not_finite(loss, norm, number, step, optimizer)
         optimizer.step()
         return {"loss": loss, "norm": norm}
+
+    def _learnt(self, step: Any, number: int, optimizer: Any) -> Tensor:
+        """Compute the gradients of a step; where memory does not suffice, with half as many texts at a time."""
+        while True:
+            seed_everything(derived_seed(self.seed, "step", number, self.global_rank))
+            optimizer.zero_grad()
+            try:
+                return self.learn(self.cut(step))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                told = str(error).partition("\n")[0]
+            # Here, and not above: an error keeps all that was computed until it is forgotten.
+            optimizer.zero_grad()
+            self._halve(step, number, told)
+
+    def cut(self, step: Any) -> Any:
+        """Return the step in micro-batches of at most `max_texts`; by default it cannot be cut."""
+        return step
+
+    def largest(self, step: Any) -> int:
+        """Return how many texts are computed at a time; 1 where the step cannot be cut."""
+        return 1
+
+    def _halve(self, step: Any, number: int, told: str) -> None:
+        n_texts = self.largest(step)
+        # several processes would have to agree, and one of them may wait for this one's gradients
+        if n_texts <= 1 or self.trainer.world_size > 1:
+            raise RunError(
+                f"there is not enough memory for step {number + 1}: {told}",
+                where=f"step {number + 1}, {self.sizes(step)}",
+                next="lower data.max_length, or fit.micro_batch and fit.batch_size; the last checkpoint is kept",
+            )
+        self.max_texts = n_texts // 2
+        gc.collect()
+        give_back()
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
+        logger.warning(
+            "out of memory in step %d with %d texts at a time: from here on at most %d",
+            number + 1,
+            n_texts,
+            self.max_texts,
+        )
+
+    def sizes(self, step: Any) -> str:
+        """Return what a person should know of the size of a step."""
+        return f"{step.n_texts:,} {self.unit}"
 
     def gradient_stays_here(self, blocked: bool) -> AbstractContextManager[Any]:
         """Keep the gradients of a micro-batch in this process until the step's last."""

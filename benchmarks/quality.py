@@ -173,6 +173,7 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         Trainer,
         TrainingArguments,
     )
+    from transformers.trainer_utils import get_last_checkpoint
 
     from headrace.backbones.transformer import resolve
     from headrace.evaluate import evaluate, monitor_value
@@ -239,9 +240,12 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=figures,
     )
-    done = trainer.train()
+    last = get_last_checkpoint(str(out)) if out.is_dir() else None
+    done = trainer.train(resume_from_checkpoint=last)
     model.float()
     trainer.args.bf16 = False
+    # grouped by length, predictions would come in an order of the sampler's own
+    trainer.args.train_sampling_strategy = "sequential"
     valid = [
         {"figure": entry["eval_figure"], "log_loss": entry["eval_log_loss"]}
         for entry in trainer.state.log_history
@@ -250,7 +254,7 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
     found = {
         "valid": valid,
         "precision": "bf16" if has_bf16 else "fp32",
-        "timing": {"fit_s": done.metrics["train_runtime"], "note": "validation and saving included"},
+        "timing": {"fit_s": done.metrics["train_runtime"], "note": _timing_note(last)},
         "n_train": len(prepared.train),
     }
     if prepared.test is None:
@@ -266,6 +270,11 @@ def with_trainer(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         "n_test": len(prepared.test),
         **found,
     }
+
+
+def _timing_note(last: str | None) -> str:
+    note = "validation and saving included"
+    return note if last is None else f"{note}; of the last call alone, which went on from {Path(last).name}"
 
 
 def _scores(logits: np.ndarray, task: str) -> np.ndarray:

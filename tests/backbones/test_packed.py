@@ -37,6 +37,15 @@ def without_dropout(model: transformer.Transformer) -> transformer.Transformer:
     return model
 
 
+def same_gradients(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    expected = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        grad = expected[name].grad
+        assert (parameter.grad is None) == (grad is None), name
+        if grad is not None and parameter.grad is not None:
+            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+
+
 @pytest.mark.parametrize("family", PACKED)
 @pytest.mark.parametrize("lengths", [LENGTHS, [7, 7, 7], [33], [3, 31]], ids=str)
 def test_hidden_states_and_gradients_are_those_of_the_padded_model(
@@ -54,12 +63,7 @@ def test_hidden_states_and_gradients_are_those_of_the_padded_model(
     weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(3)) * real.unsqueeze(-1)
     (found * weight).sum().backward()
     (expected * weight).sum().backward()
-    theirs = dict(padded.named_parameters())
-    for name, parameter in packed.named_parameters():
-        grad = theirs[name].grad
-        assert (parameter.grad is None) == (grad is None), name
-        if grad is not None and parameter.grad is not None:
-            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+    same_gradients(packed, padded)
 
 
 @pytest.mark.parametrize("family", PACKED)
@@ -82,12 +86,7 @@ def test_logits_and_gradients_of_the_familys_own_head_are_those_of_the_padded_mo
     assert float((found - expected).detach().abs().max()) < 1e-5
     for logits in (found, expected):
         torch.nn.functional.cross_entropy(logits, torch.arange(7) % 3, reduction="sum").backward()
-    theirs = dict(padded.named_parameters())
-    for name, parameter in packed.named_parameters():
-        grad = theirs[name].grad
-        assert (parameter.grad is None) == (grad is None), name
-        if grad is not None and parameter.grad is not None:
-            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+    same_gradients(packed, padded)
     apart = (packed.eval().logits(batch) - padded.eval().logits(batch)).abs()
     assert float(apart.detach().max()) < 1e-5
 
@@ -133,12 +132,7 @@ def test_where_the_first_token_is_asked_for_the_last_layer_computes_little_else(
     assert float((found - expected).detach().abs().max()) < 1e-5
     for one in (found, expected):
         (one * torch.linspace(-1, 1, one.numel()).view(one.shape)).sum().backward()
-    theirs = dict(padded.named_parameters())
-    for name, parameter in narrow.named_parameters():
-        grad = theirs[name].grad
-        assert (parameter.grad is None) == (grad is None), name
-        if grad is not None and parameter.grad is not None:
-            assert float((parameter.grad - grad).abs().max()) < 1e-5 * max(1.0, float(grad.abs().max())), name
+    same_gradients(narrow, padded)
     if not native:
         assert narrow.split_layers() == 1
         narrow.end_training()

@@ -3,8 +3,8 @@
 The scores of a micro-batch, [texts, heads, tokens, tokens], are by far its largest tensors. Written out for autograd
 they cost more memory than all the rest together, and most of their time is spent on fetching new pages. Here a piece
 of them is made, used and forgotten while it is in the processor's cache, and the backward pass makes it again, as
-FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B). The dropout mask alone is kept,
-one byte an element.
+FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B). The dropout mask alone is
+kept, one byte an element.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from headrace.backbones._drawn import Draws, drop
 from headrace.backbones._packed import Group, Packed
 
-# Scores that are held at a time: 4 MB of float32. A quarter of it was slower by 5 %.
+# Scores that are held at a time: 4 MB of float32. A quarter of it was slower by 5 % (a short probe, not a benchmark).
 PIECE_CELLS = 1 << 20
 
 

@@ -1,4 +1,7 @@
-"""Applies a bundle to a file: predictions, an evaluation, vectors, the documents nearest to a query."""
+"""Applies a bundle to a file: predictions, an evaluation, vectors, the documents nearest to a query.
+
+What predictions have no use for is imported where it is used: ten texts should not wait for the parts of a report.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headrace import plugins
 from headrace.bundle import Bundle, TextSettings, versions
 from headrace.bundle.about import Threshold
 from headrace.data.examples import FILE, ROW, Examples, LabelSet
-from headrace.data.labels import targets
 from headrace.data.read import Columns, read
 from headrace.errors import BundleError, DataError, RecipeError
-from headrace.evaluate import evaluate as evaluate_scores
 from headrace.evaluation import Evaluation
 from headrace.files import atomic_file, write_error
 from headrace.predict import POOLS, Prediction, thresholds
-from headrace.recipe.document import read_document
-from headrace.report import error_rows, write_errors, write_page, write_report
 from headrace.similar import rank
 from headrace.sources import OnBadRow, row_of, scratch, texts_of
 from headrace.tables import TableWriter, extension_of, write_rows
@@ -160,6 +158,10 @@ def evaluate(
     Raises:
         HeadraceError: The bundle or the data are no good; a label that the bundle does not know is one error.
     """
+    from headrace.data.labels import targets
+    from headrace.evaluate import evaluate as evaluate_scores
+    from headrace.report import error_rows, write_errors, write_page, write_report
+
     loaded = _loaded(bundle)
     limits = _limits(loaded, threshold)
     settings = with_label_columns(loaded)
@@ -266,6 +268,8 @@ def with_label_columns(bundle: Bundle) -> TextSettings:
     settings = bundle.about.text
     if settings.label_columns:
         return settings
+    from headrace.recipe.document import read_document
+
     data = read_document(bundle.recipe_yaml, name="the bundle's recipe").values.get("data")
     data = data if isinstance(data, Mapping) else {}
     label = data.get("label")
@@ -354,6 +358,8 @@ def _npy(file: BinaryIO, n_rows: int, width: int) -> Write:
 
 
 def _parquet(file: BinaryIO, width: int) -> Write:
+    import pyarrow.parquet as pq
+
     schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float32(), width))])
     writer = pq.ParquetWriter(file, schema, compression="zstd")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from headrace.backbones import transformer
 from headrace.backbones._drawn import DrawnDropout, keep_mask
-from headrace.backbones._training import attention
+from headrace.backbones._interface import attention
 from headrace.text.batch import Batch
 from tiny import FAMILIES, tiny_folder
 

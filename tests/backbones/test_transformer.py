@@ -244,17 +244,6 @@ def test_the_longest_text_is_what_the_positions_hold(family, expected, encoders)
     ours(make_batch([40], pad_id=PAD_IDS[family]))
 
 
-def test_the_attention_can_be_exchanged(encoders):
-    ours = transformer.load(str(encoders["bert"])).eval()
-    batch = make_batch([11, 7])
-    with torch.no_grad():
-        default = ours(batch)
-        ours.use_attention("eager")
-        torch.testing.assert_close(ours(batch)[batch.attention_mask.bool()], default[batch.attention_mask.bool()])
-    with pytest.raises(ModelError, match="there is no attention 'kernels-community/x'"):
-        ours.use_attention("kernels-community/x")
-
-
 def test_sharded_weights_are_read_whole(encoders, tmp_path):
     AutoModel.from_pretrained(encoders["bert"]).save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1

@@ -1,4 +1,4 @@
-"""An encoder of transformers as a backbone: padded or laid end to end, from the bottom or from its middle."""
+"""An encoder as a backbone: padded or laid end to end, from the bottom or from its middle."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
-from headrace.backbones import _config, _layers, _lower, _training
+from headrace.backbones import _layers, _lower, _training
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
 from headrace.backbones._packed import Packed
-from headrace.errors import ModelError, suggestion
+from headrace.backbones._written import Written
+from headrace.errors import ModelError
 from headrace.text.batch import Batch
 
 logger = getLogger(__name__)
@@ -24,14 +24,13 @@ logger = getLogger(__name__)
 _PACKED_TOLERANCE = 1e-4
 # The layers above are the same code on the same states.
 _SPLIT_TOLERANCE = 1e-5
-_ATTENTIONS = ("eager", "sdpa")
 
 
 class Transformer(Backbone):
-    """An encoder of transformers.
+    """An encoder of transformers, or one that is written out.
 
     Args:
-        model: What `AutoModel` would give.
+        model: What `AutoModel` would give, or a `Written`.
         source: Where the weights come from, for the record: the name and the hub's commit.
     """
 
@@ -39,7 +38,7 @@ class Transformer(Backbone):
         super().__init__()
         self.model = model
         self.source = dict(source or {})
-        config: PretrainedConfig = model.config
+        config = model.config
         self.family = str(config.model_type)
         self.width = int(config.hidden_size)
         self.max_tokens = _max_tokens(self.encoder)
@@ -121,23 +120,10 @@ class Transformer(Backbone):
         """Return what `build` needs, as JSON."""
         return {
             "backbone": "transformer",
-            "architecture": _config.architecture(self.model.config),
+            "architecture": _architecture(self.model),
             "pooler": getattr(self.encoder, "pooler", None) is not None,
             "source": self.source,
         }
-
-    def use_attention(self, name: str) -> None:
-        """Exchange the attention's implementation: `eager` or `sdpa` (transformers' default where the family has it).
-
-        Raises:
-            ModelError: There is no such implementation for this family.
-        """
-        if name not in _ATTENTIONS:
-            raise ModelError(f"there is no attention {name!r}", next=suggestion(name, _ATTENTIONS))
-        try:
-            self.model.set_attn_implementation(name)
-        except ValueError as error:
-            raise ModelError(f"the family {self.family!r} has no attention {name!r}", next="use eager") from error
 
     def train_on_cpu(self) -> None:
         """Lay texts end to end where the family can, with dropouts that a CPU can afford: same rates, other masks."""
@@ -173,7 +159,9 @@ class Transformer(Backbone):
                 _training.restore(self.model)
 
     def _can_pack(self) -> bool:
-        """Return whether packed texts give the hidden states of padded ones, tried on a few tokens."""
+        """Return whether packed texts give the hidden states of padded ones, tried on a few tokens if need be."""
+        if isinstance(self.model, Written):
+            return True
         if not (self._takes_positions and _training.is_exchanged(self.model)):
             return False
         try:
@@ -193,6 +181,8 @@ class Transformer(Backbone):
         It is the attention with its residual: what follows, two thirds of a layer, looks at one token at a time. A
         family whose layers are put together in another way has no such part.
         """
+        if isinstance(self.model, Written):
+            return (self.model.last_attention,)
         found = _layers.layer_list(self.encoder)
         for part in [] if found is None else found[1][-1].children():
             self._narrow = (part,)
@@ -323,6 +313,15 @@ class NativeTransformer(Transformer, NativeBackbone):
     def config(self) -> dict[str, Any]:
         """Return what `build_native` needs, as JSON."""
         return {**super().config(), "native": True}
+
+
+def _architecture(model: Any) -> dict[str, Any]:
+    """Return a model's config as JSON."""
+    if isinstance(model, Written):
+        return dict(model.architecture)
+    from headrace.backbones import _config  # it imports transformers, which this model has come from
+
+    return _config.architecture(model.config)
 
 
 def _max_tokens(encoder: Any) -> int | None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from logging import getLogger
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.activations import ACT2FN
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
-from headrace.backbones import _config, _weights, transformer
+from headrace.backbones import transformer
 from headrace.backbones._base import ParameterGroups
+from headrace.backbones._written import ACTIVATIONS
 from headrace.backbones.transformer import Transformer
 from headrace.errors import ModelError
 from headrace.text.batch import Batch
 
-logger = getLogger(__name__)
-
-# A head is the family's own if its logits are, but for rounding, relative to the largest.
-_TOLERANCE = 1e-4
-_ACTIVATIONS = ("hidden_act", "activation", "classifier_activation", "hidden_activation")
 _NEW_WEIGHT_STD = 0.02  # as BERT draws its own
 
 
@@ -57,7 +49,7 @@ class MaskedWordHead(nn.Module):
         self.dense = nn.Linear(width, embedding_width, bias=bool(settings["dense_bias"]))
         self.norm = nn.LayerNorm(embedding_width, eps=float(settings["eps"]), bias=bool(settings["norm_bias"]))
         self.bias = nn.Parameter(torch.zeros(n_tokens))
-        self._activation = ACT2FN[str(settings["activation"])]
+        self._activation = _activation(str(settings["activation"]))
         nn.init.normal_(self.dense.weight, std=_NEW_WEIGHT_STD)
         if self.dense.bias is not None:
             nn.init.zeros_(self.dense.bias)
@@ -148,7 +140,9 @@ def load(
     backbone = transformer.load(name, weights=weights, revision=revision, dropout=dropout)
     head = None
     if weights == "pretrained":
-        head = _head_of_checkpoint(backbone, name, revision)
+        from headrace.backbones import _masked_head  # it imports transformers, which the checkpoint was read through
+
+        head = _masked_head.of_checkpoint(backbone, name, revision)
     if head is None:
         return MaskedWordModel(backbone, _new_head(backbone), has_new_head=True)
     return MaskedWordModel(backbone, head)
@@ -162,14 +156,15 @@ def build(config: Mapping[str, Any]) -> MaskedWordModel:
     """
     backbone = transformer.build(config.get("backbone", {}))
     try:
-        return MaskedWordModel(backbone, _head(backbone, dict(config["head"])))
+        return MaskedWordModel(backbone, head_of(backbone, dict(config["head"])))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"the masked-word head's config is damaged: {error}", where="config.json", next="take the original"
         ) from error
 
 
-def _head(backbone: Transformer, settings: Mapping[str, Any]) -> MaskedWordHead:
+def head_of(backbone: Transformer, settings: Mapping[str, Any]) -> MaskedWordHead:
+    """Return a head with random weights that fits a backbone; see `MaskedWordHead`."""
     embedding = backbone.encoder.get_input_embeddings()
     return MaskedWordHead(
         backbone.width, int(embedding.embedding_dim), int(embedding.num_embeddings), settings=settings
@@ -177,68 +172,13 @@ def _head(backbone: Transformer, settings: Mapping[str, Any]) -> MaskedWordHead:
 
 
 def _new_head(backbone: Transformer) -> MaskedWordHead:
-    return _head(backbone, {"activation": "gelu", "eps": 1e-12, "dense_bias": True, "norm_bias": True})
+    return head_of(backbone, {"activation": "gelu", "eps": 1e-12, "dense_bias": True, "norm_bias": True})
 
 
-def _head_of_checkpoint(backbone: Transformer, name: str, revision: str | None) -> MaskedWordHead | None:
-    """Return the checkpoint's own head in our form, or None where it has none that gives the same logits."""
-    config = backbone.model.config
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
-        return None
-    folder, _ = _weights.fetch(name, revision=revision)
-    model_class = _config.model_class(MODEL_FOR_MASKED_LM_MAPPING, type(config))
-    loaded = _weights.read_model(model_class, folder, copy.deepcopy(config))
-    model = loaded.model.eval()
-    inside = f"{model.base_model_prefix}."
-    absent = {key for key in loaded.missing | loaded.mismatched if not key.startswith(inside)}
-    if absent or model.get_output_embeddings() is None:
-        return None
-    flags = backbone.training
-    backbone.eval()
-    found = next((head for head in _candidates(model, backbone) if _agrees(model, backbone, head)), None)
-    backbone.train(flags)
-    if found is None:
-        logger.warning("%s: its own masked-word head has a form that is not known here", name)
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    from transformers.activations import ACT2FN
+
+    found: Callable[[Tensor], Tensor] = ACT2FN[name]
     return found
-
-
-def _candidates(model: Any, backbone: Transformer) -> list[MaskedWordHead]:
-    """Return the family's head with each activation that its config names: one of them is the right one."""
-    below = {id(module) for module in model.base_model.modules()}
-    decoder = model.get_output_embeddings()
-    own = [module for module in model.modules() if id(module) not in below and module is not decoder]
-    dense = [module for module in own if isinstance(module, nn.Linear)]
-    norms = [module for module in own if isinstance(module, nn.LayerNorm)]
-    if len(dense) != 1 or len(norms) != 1:
-        return []
-    names = [getattr(model.config, name, None) for name in _ACTIVATIONS]
-    found = []
-    for activation in dict.fromkeys([*names, "gelu"]):
-        if not isinstance(activation, str) or activation not in ACT2FN:
-            continue
-        settings = {
-            "activation": activation,
-            "eps": norms[0].eps,
-            "dense_bias": dense[0].bias is not None,
-            "norm_bias": norms[0].bias is not None,
-        }
-        head = _head(backbone, settings)
-        if head.dense.weight.shape != dense[0].weight.shape:
-            return []
-        head.dense.load_state_dict(dense[0].state_dict())
-        head.norm.load_state_dict(norms[0].state_dict())
-        if decoder.bias is not None:
-            head.bias.data.copy_(decoder.bias.detach())
-        found.append(head)
-    return found
-
-
-def _agrees(model: Any, backbone: Transformer, head: MaskedWordHead) -> bool:
-    """Return whether a head gives the family's own logits, tried on a few tokens."""
-    n_tokens = int(backbone.encoder.get_input_embeddings().num_embeddings)
-    ids = (torch.arange(12) * 7919 % max(1, n_tokens - 10) + 10).clamp(max=n_tokens - 1).view(2, 6)
-    batch = Batch(ids, torch.ones_like(ids), None, torch.arange(2))
-    with torch.no_grad():
-        ours = MaskedWordModel(backbone, head)(batch, torch.arange(12))
-        theirs = model(input_ids=ids, attention_mask=batch.attention_mask).logits.view(12, -1)
-    return bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max().clamp(min=1.0))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -17,13 +17,15 @@ from headrace.bundle.weights import read_model, save_weights
 from headrace.data.rows import RowBatch
 from headrace.decide.decision import Decision
 from headrace.errors import DataError
-from headrace.explain import Explanation, explain
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.model import Classifier, build_classifier
 from headrace.predict import Compute, Prediction, answers, embed, flags_of, probabilities, score, token_vectors
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Texts
 from headrace.text.tokenizer import Tokenizer, tokenizer_from_json
+
+if TYPE_CHECKING:
+    from headrace.explain import Explanation
 
 Text = str | tuple[str, str]
 
@@ -198,6 +200,8 @@ class Bundle:
             RecipeError: There is no such label.
             MissingExtra: captum is not installed.
         """
+        from headrace.explain import explain
+
         texts = self._cleaned(self._checked([text]))
         settings = self.about.text
         return explain(

@@ -20,6 +20,7 @@ from headrace.errors import BundleError, ModelError
 # name, type, shape and place of a tensor take some 150 bytes in the header
 _HEADER_BYTES_PER_TENSOR = 1024
 _FLOATS = "F32"
+_ANY = 1 << 20  # tensors, more than any model has
 
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -37,7 +38,8 @@ def read_model(checked: CheckedFiles, build: Callable[[dict[str, Any]], Model]) 
     """
     config = checked.json(CONFIG)
     try:
-        with torch.device("meta"):  # shapes alone: an absurd config takes no memory
+        # Shapes alone: an absurd config takes no memory. To draw there would import torch's compiler, two seconds.
+        with torch.device("meta"), Unfilled(_ANY):
             expected = build(config).state_dict()
         tensors = read_weights(checked.folder / WEIGHTS, expected)
         with torch.random.fork_rng(devices=[]), Unfilled(len(expected)):

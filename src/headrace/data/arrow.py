@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,21 @@ def _record_batch(batch: RowBatch, schema: pa.Schema) -> pa.RecordBatch:
     values = {TEXT: batch.texts, PAIR: batch.pairs, LABEL: batch.labels, ROW: batch.rows, FILE: batch.files}
     slices = [name for name in schema.names if name.startswith(SLICE)]
     values |= dict(zip(slices, zip(*batch.slices, strict=True), strict=True))
-    return pa.record_batch([pa.array(values[field.name], field.type) for field in schema], schema=schema)
+    return pa.record_batch([_column(values[field.name], field.type) for field in schema], schema=schema)
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return values as Arrow has them; `pa.array` would import pandas, half a second before a few texts are read."""
+    if kind == pa.int64() and None not in values:
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.asarray(values, dtype=np.int64))])
+    if kind == pa.string() and None not in values:
+        encoded = [value.encode() for value in values]
+        ends = np.zeros(len(values) + 1, dtype=np.int64)
+        np.cumsum([len(value) for value in encoded], out=ends[1:])
+        if ends[-1] < 1 << 31:
+            buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+            return pa.Array.from_buffers(kind, len(values), buffers)
+    return pa.array(values, kind)
 
 
 def _update(digest: Any, batch: RowBatch) -> None:

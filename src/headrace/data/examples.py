@@ -119,6 +119,10 @@ class Examples:
         self.__dict__.update(state)
 
 
+# Values that are not worth the half second in which `to_numpy` imports pandas.
+_FEW = 1_000
+
+
 def _values(column: pa.ChunkedArray, rows: np.ndarray, mapped: MappedTable | None) -> list[Any]:
     """Return the values at these positions, each piece of the column touched once and its pages released after.
 
@@ -147,7 +151,7 @@ def _values(column: pa.ChunkedArray, rows: np.ndarray, mapped: MappedTable | Non
 def _objects(chunks: Sequence[pa.Array], mapped: MappedTable | None) -> list[Any]:
     found: list[Any] = []
     for chunk in chunks:
-        if pa.types.is_list(chunk.type):
+        if pa.types.is_list(chunk.type) or len(chunk) <= _FEW:
             found += chunk.to_pylist()
         else:  # several times faster than to_pylist for strings; None stays None
             found += chunk.to_numpy(zero_copy_only=False).tolist()

@@ -10,7 +10,6 @@ import numpy as np
 from headrace.errors import BundleError, suggestion
 from headrace.text.layout import FlatTokens, Layout
 from headrace.text.subwords import Encoded, Subwords, Texts
-from headrace.text.words import KIND, Words
 
 
 class Tokenizer(Protocol):
@@ -68,6 +67,8 @@ def tokenizer_from_json(text: str, settings: dict[str, Any]) -> Tokenizer:
     kind = settings.get("kind")
     if kind is None:
         return Subwords.from_json(text, settings)
+    from headrace.text.words import KIND, Words  # its rules take longer to compile than a tokenizer takes to read
+
     if kind == KIND:
         return Words.from_json(text, settings)
     raise BundleError(

@@ -170,14 +170,14 @@ def _native_model(bundle: Bundle) -> Any:
     config["architecture"] = {**config["architecture"], **counterpart.config, **dropout}
     if "pooler_hidden_act" in counterpart.config:
         config["architecture"]["pooler_hidden_size"] = backbone.width
-    native = transformer.build_native(config, labels=bundle.labels)
+    native = transformer.build_native(config, labels=bundle.labels, by_transformers=True)
     _fill(native, classifier.state_dict(), {**counterpart.names, "backbone.model.": _encoder_prefix(native)})
     return native.model.eval()
 
 
 def _copy(backbone: transformer.NativeTransformer, bundle: Bundle) -> Any:
     """Return a copy of a native model, so that the bundle's own keeps its config."""
-    native = transformer.build_native(backbone.config(), labels=bundle.labels)
+    native = transformer.build_native(backbone.config(), labels=bundle.labels, by_transformers=True)
     native.model.load_state_dict(backbone.model.state_dict(), strict=True)
     return native.model.eval()
 

@@ -145,6 +145,43 @@ def test_the_pooler_is_the_familys_own(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
+def test_the_familys_own_head_is_bit_equal_in_answers_and_in_training(family: str) -> None:
+    labels = ("a", "b", "c")
+    config = config_of(family)
+    ours = transformer.build_native(config, labels=labels)
+    theirs = transformer.build_native(config, labels=labels, by_transformers=True)
+    assert isinstance(ours.encoder, Written)
+    assert not isinstance(theirs.encoder, Written)
+    # XLM-RoBERTa's head is registered before its encoder: only the set of names is the same
+    shapes = [{name: p.shape for name, p in model.named_parameters()} for model in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    assert ours.config() == theirs.config()
+    assert len(ours.head_parameters()) == len(theirs.head_parameters()) > 0
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    ours.load_state_dict(theirs.state_dict())
+    batch = batch_of(family, LENGTHS)
+
+    def packed(model: Transformer) -> torch.Tensor:
+        with torch.no_grad(), model.scoring_on_cpu(first_alone=True):
+            assert model.packs
+            return model.logits(batch)
+
+    def gradients(model: Transformer) -> torch.Tensor:
+        model.train().train_on_cpu()
+        torch.manual_seed(5)
+        (model.logits(batch) ** 2).sum().backward()
+        return torch.cat([parameter.grad.flatten() for _, parameter in sorted(model.named_parameters())])
+
+    ours.eval()
+    theirs.eval()
+    same(ours, theirs, lambda model: model.logits(batch).detach())
+    same(ours, theirs, packed)
+    same(ours, theirs, gradients)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
 def test_layers_can_be_left_out_as_those_of_transformers(family: str) -> None:
     ours, theirs = (model.eval() for model in both(family))
     batch = batch_of(family, LENGTHS)

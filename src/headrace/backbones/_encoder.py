@@ -15,6 +15,7 @@ from headrace.backbones import _layers, _lower, _training
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
 from headrace.backbones._packed import Packed
 from headrace.backbones._written import Written
+from headrace.backbones._written_heads import WrittenNative
 from headrace.errors import ModelError
 from headrace.text.batch import Batch
 
@@ -160,7 +161,7 @@ class Transformer(Backbone):
 
     def _can_pack(self) -> bool:
         """Return whether packed texts give the hidden states of padded ones, tried on a few tokens if need be."""
-        if isinstance(self.model, Written):
+        if isinstance(self.encoder, Written):
             return True
         if not (self._takes_positions and _training.is_exchanged(self.model)):
             return False
@@ -181,8 +182,8 @@ class Transformer(Backbone):
         It is the attention with its residual: what follows, two thirds of a layer, looks at one token at a time. A
         family whose layers are put together in another way has no such part.
         """
-        if isinstance(self.model, Written):
-            return (self.model.last_attention,)
+        if isinstance(self.encoder, Written):
+            return (self.encoder.last_attention,)
         found = _layers.layer_list(self.encoder)
         for part in [] if found is None else found[1][-1].children():
             self._narrow = (part,)
@@ -317,7 +318,7 @@ class NativeTransformer(Transformer, NativeBackbone):
 
 def _architecture(model: Any) -> dict[str, Any]:
     """Return a model's config as JSON."""
-    if isinstance(model, Written):
+    if isinstance(model, Written | WrittenNative):
         return dict(model.architecture)
     from headrace.backbones import _config  # it imports transformers, which this model has come from
 

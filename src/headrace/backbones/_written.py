@@ -118,9 +118,14 @@ class Written(nn.Module):
             raise ValueError(name)
         self.config._attn_implementation = name
 
-    def draw_weights(self, std: float) -> None:
-        """Fill the weights as BERT does: normal, biases zero, norms one."""
-        for module in self.modules():
+    def draw_weights(self, std: float, *, of: nn.Module | None = None) -> None:
+        """Fill the weights as BERT does: normal, biases zero, norms one.
+
+        Args:
+            std: Of the weights.
+            of: What is filled; by default the encoder.
+        """
+        for module in (self if of is None else of).modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:

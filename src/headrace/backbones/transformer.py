@@ -13,6 +13,7 @@ from typing import Any
 from headrace.backbones import _bert, _distilbert
 from headrace.backbones._encoder import NativeTransformer, Transformer
 from headrace.backbones._written import Written
+from headrace.backbones._written_heads import WrittenNative, needs_pooler
 
 __all__ = [
     "NativeTransformer",
@@ -106,12 +107,22 @@ def load_native(
     return found
 
 
-def build_native(config: Mapping[str, Any], *, labels: Sequence[str]) -> NativeTransformer:
+def build_native(
+    config: Mapping[str, Any], *, labels: Sequence[str], by_transformers: bool = False
+) -> NativeTransformer:
     """Return an encoder with its family's own head and random weights, from what `NativeTransformer.config` gave.
+
+    Args:
+        config: What a `config` gave.
+        labels: The names of the outputs.
+        by_transformers: Build transformers' own model, which can be saved as one.
 
     Raises:
         ModelError: The config was changed, or the family has no classification head.
     """
+    written = None if by_transformers else _written_native(config.get("architecture"), len(labels))
+    if written is not None:
+        return NativeTransformer(written, label_names=labels, source=config.get("source"))
     found: NativeTransformer = _pretrained().build_native(config, labels=labels)
     return found
 
@@ -138,6 +149,15 @@ def _written(architecture: object, *, pooler: bool) -> Written | None:
         sizes = _distilbert.sizes_of(architecture, pooler=pooler)
         return None if sizes is None else _distilbert.DistilBertEncoder(architecture, sizes)
     return None
+
+
+def _written_native(architecture: object, n_labels: int) -> WrittenNative | None:
+    """Return the model with its family's own head, or None where it is not one of those that are written out."""
+    if not isinstance(architecture, Mapping):
+        return None
+    pooler = needs_pooler(str(architecture.get("model_type")))
+    encoder = _written(architecture, pooler=pooler)
+    return None if encoder is None else WrittenNative(encoder, n_labels)
 
 
 def _pretrained() -> ModuleType:

@@ -10,6 +10,9 @@ over the same texts by each side in turn, and then single texts of theirs, one a
     pipeline_32    `pipeline("text-classification", batch_size=32)`, fp32
     pipeline_1     the same, one text at a time
 
+Then ten texts of a file are answered from a cold start, each time in a fresh process: `headrace predict`, and a script
+of the pipeline's that reads the same file and writes one.
+
 Reviews are cut at 512 tokens, comments at 128, on all sides alike. It also tells on how many texts the labels agree,
 and the largest difference of a score. One line goes to benchmarks/results/predicting.jsonl.
 """
@@ -17,9 +20,12 @@ and the largest difference of a score. One line goes to benchmarks/results/predi
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +39,19 @@ from record import append, facts
 LENGTHS = {"imdb": 512, "toxic": 128}
 COLUMNS = {"imdb": "text", "toxic": "comment_text"}
 N_SINGLE = 40
+N_COLD = 10
+
+# What somebody writes who wants ten answers of a file.
+PIPELINE = """
+import csv, sys
+from transformers import pipeline
+folder, given, made, length, column = sys.argv[1:]
+with open(given, encoding="utf-8", newline="") as file:
+    texts = [row[column] for row in csv.DictReader(file)]
+found = pipeline("text-classification", model=folder, device="cpu")(texts, truncation=True, max_length=int(length))
+with open(made, "w", encoding="utf-8", newline="") as file:
+    csv.writer(file).writerows([one["label"], one["score"]] for one in found)
+"""
 
 
 def small_bundle(folder: Path, length: int) -> Path:
@@ -48,6 +67,33 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     begun = time.perf_counter()
     found = function()
     return time.perf_counter() - begun, found
+
+
+def cold(scratch: Path, bundle: Any, texts: list[str], length: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds from a cold start to ten answers in a file, by side."""
+    given = scratch / "ten.csv"
+    column = bundle.about.text.columns[0]
+    with open(given, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[column], *([text] for text in texts)])
+    ours = [
+        sys.executable,
+        "-m",
+        "headrace",
+        "predict",
+        str(bundle.folder),
+        str(given),
+        "-o",
+        str(scratch / "ours.csv"),
+    ]
+    arguments = [str(scratch / "exported"), str(given), str(scratch / "theirs.csv"), str(length), column]
+    commands = {"headrace": ours, "pipeline": [sys.executable, "-c", PIPELINE, *arguments]}
+    found: dict[str, list[float]] = {side: [] for side in commands}
+    for _ in range(rounds):
+        for side, command in commands.items():
+            found[side].append(
+                timed(lambda command=command: subprocess.run(command, check=True, capture_output=True))[0]
+            )
+    return found
 
 
 def main() -> None:
@@ -101,6 +147,7 @@ def main() -> None:
         scores = [{one["label"]: one["score"] for one in row} for row in theirs]
         apart = max(abs(p.scores[label] - row[label]) for p, row in zip(ours, scores, strict=True) for label in row)
         agree = float(np.mean([p.label == max(row, key=row.get) for p, row in zip(ours, scores, strict=True)]))
+        starts = cold(scratch, bundle, texts[:N_COLD], length, options.rounds)
         record = {
             "data": options.data,
             "length": length,
@@ -113,11 +160,17 @@ def main() -> None:
                 if side != "headrace"
             },
             "single_p50_ms": {side: 1000 * statistics.median(values) for side, values in singles.items()},
+            "cold_s": starts,
             "same_labels": agree,
             "largest_difference": apart,
         }
         append("predicting", {**record, **facts()})
-        print({name: record[name] for name in ("times_as_fast", "single_p50_ms", "same_labels", "largest_difference")})
+        print(
+            {
+                name: record[name]
+                for name in ("times_as_fast", "single_p50_ms", "cold_s", "same_labels", "largest_difference")
+            }
+        )
 
 
 if __name__ == "__main__":

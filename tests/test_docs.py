@@ -45,6 +45,7 @@ RUN = [
         for name in ("bundle", "evidence", "extending", "language_models", "lightning", "recipes", "results", "stages")
     ),
 ]
+QUICK = ("README.md", "docs/recipes.md")  # the other documents are not in the fast suite
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Fewer than these means that examples have gone, or are no longer seen.
 LEAST = {"python": 9, "sh": 15, "yaml": 6, "toml": 2}
@@ -168,7 +169,9 @@ def run_line(words: list[str], where: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("document", RUN)
+@pytest.mark.parametrize(
+    "document", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in RUN]
+)
 def test_each_example_runs(
     document: str, workplace: Path, small_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

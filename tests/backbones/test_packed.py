@@ -217,7 +217,7 @@ def test_dropout_averages_to_the_attention_without_it_and_never_repeats_a_mask()
 LENGTHS_OF_THREE = torch.tensor([6, 5, 2])
 
 
-@pytest.fixture(params=[1, 60, 1 << 20], ids=lambda cells: f"{cells}-cells")
+@pytest.fixture(params=[1, pytest.param(60, marks=pytest.mark.slow), 1 << 20], ids=lambda cells: f"{cells}-cells")
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One head a piece, some heads, all of them."""
     monkeypatch.setattr(_attention, "PIECE_CELLS", request.param)

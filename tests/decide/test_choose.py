@@ -33,6 +33,7 @@ def test_an_overconfident_model_is_cooled_and_new_rows_gain():
     assert log_loss(targets, found.decision.scores(logits)) < log_loss(targets, plain.scores(logits)) - 0.05
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_is_mostly_left_as_it_is():
     kept = [chosen(*single(400, seed=seed), ABC).calibration.is_kept for seed in range(40)]
     assert sum(kept) <= 6
@@ -242,6 +243,7 @@ def test_the_base_has_a_label_for_each_name():
     assert len(BASE) == len(SIX)
 
 
+@pytest.mark.slow
 def test_a_calibration_alone_changes_no_answer():
     """Where thresholds do not beat the model's own answers, calibrated scores are cut where its score is 0.5."""
     n_seen = 0

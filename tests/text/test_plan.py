@@ -64,6 +64,7 @@ def test_each_row_comes_once_an_epoch_and_only_the_last_batch_is_short(
     assert len(batches[-1]) == (n_rows % size or size)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(sampler=st.sampled_from(SAMPLERS), n_rows=ROWS, size=SIZES, seed=SEEDS, epoch=EPOCHS)
 def test_one_to_sixteen_processes_share_the_same_global_batches(

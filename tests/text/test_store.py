@@ -305,6 +305,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "getrusage"), reason="this system does not tell the peak memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     code = MEMORY.format(file=__file__)

@@ -303,6 +303,7 @@ def test_a_folder_without_a_usable_tokenizer_is_one_clear_error(tmp_path: Path, 
     assert "\n" not in caught.value.what
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_one_clear_error() -> None:
     code = (
         "from headrace.text.subwords import Subwords\n"

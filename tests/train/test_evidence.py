@@ -507,6 +507,7 @@ def test_the_slices_of_rows_in_memory_can_be_changed_too(tmp_path: Path, backbon
 # -- the forecast -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_forecast_stands_beside_what_came_of_it_and_is_kept_by_the_run(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

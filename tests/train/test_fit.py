@@ -224,6 +224,7 @@ def test_slices_of_rows_in_memory_stand_in_the_report(tmp_path: Path, backbone: 
     assert found == {"north": 30, "south": 30}
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_takes_the_forecast_of_the_first(
     tmp_path: Path, train_file: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

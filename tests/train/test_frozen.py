@@ -282,6 +282,7 @@ def test_a_run_that_has_to_go_on_without_says_so(
     assert any("goes on without them" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_pass_ends_it_and_leaves_nothing_half_written(
     tmp_path: Path, train_file: Path, backbone: Path, cache: Path
 ) -> None:
@@ -304,6 +305,7 @@ def test_a_signal_during_the_pass_ends_it_and_leaves_nothing_half_written(
     assert weights(tmp_path / "run") == weights(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_time_and_nothing_else(
     tmp_path: Path, train_file: Path, backbone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from headrace.train import memory
 HAS_TRIM = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
+@pytest.mark.slow
 def test_the_peak_is_at_least_what_was_just_used() -> None:
     before = memory.peak_resident_bytes()
     filled = np.ones(before + (64 << 20), dtype=np.uint8)

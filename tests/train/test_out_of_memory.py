@@ -79,6 +79,7 @@ def test_what_a_part_of_the_step_has_left_counts_once(
     same(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_remembers_it(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

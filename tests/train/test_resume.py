@@ -310,6 +310,7 @@ def test_force_removes_nothing_before_everything_else_was_found_good(
     assert RunFolder(out).status()["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_objects_of_another_call_do_not_touch_what_an_interrupted_run_needs(tmp_path: Path, backbone: Path) -> None:
     settings = recipe(Path("unused"), backbone, data__train=None)
     mine, other = rows(), [{**row, "text": "x " + row["text"]} for row in rows()]
@@ -347,6 +348,7 @@ def test_max_time_ends_with_a_usable_run_that_a_longer_time_goes_on_with(
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_that_of_all_its_stages_and_calls(
     tmp_path: Path, train_file: Path, backbone: Path
 ) -> None:

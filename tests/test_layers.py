@@ -15,7 +15,8 @@ ORDER = [
     *("errors", "files", "plugins", "tables", "data", "text", "backbones", "tasks", "head", "classifier", "model"),
     *("metrics", "intervals", "evaluation", "evaluate", "decide", "slices", "compare", "predict"),
     *("baseline", "mislabelled", "doctor", "explain"),
-    *("report", "bundle", "similar", "recipe", "guess", "new", "sources", "apply", "train", "check", "demo"),
+    *("report", "bundle", "similar", "recipe", "guess", "new", "sources", "kept_scores"),
+    *("apply", "train", "check", "demo"),
     *("export", "serve", "cli_output", "cli", "__main__"),
 ]
 LIGHTNING_IS_FOR = {"train"}

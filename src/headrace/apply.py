@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -18,20 +18,37 @@ import pyarrow as pa
 from headrace import plugins
 from headrace.bundle import Bundle, TextSettings, versions
 from headrace.bundle.about import Threshold
+from headrace.bundle.manifest import MANIFEST
 from headrace.data.examples import FILE, ROW, Examples, LabelSet
 from headrace.data.read import Columns, read
 from headrace.errors import BundleError, DataError, RecipeError
 from headrace.evaluation import Evaluation
-from headrace.files import atomic_file, write_error
-from headrace.predict import POOLS, Prediction, thresholds
+from headrace.files import atomic_file, sha256_of_file, write_error
+from headrace.kept_scores import KeptScores
+from headrace.predict import POOLS, Prediction, device_of, thresholds
 from headrace.similar import rank
 from headrace.sources import OnBadRow, row_of, scratch, texts_of
 from headrace.tables import TableWriter, extension_of, write_rows
 
 # Texts and scores of so many rows are held at once: a few MB, and enough to find texts of like length for each pass.
 ROWS_AT_A_TIME = 4096
+# Rows whose scores are kept together; what a prediction that was cut has to compute again, at most.
+ROWS_KEPT = 1024
 
 Progress = Callable[[int, int], None]
+
+
+class Where(TypedDict, total=False):
+    """Where and how a file's texts are computed.
+
+    Attributes:
+        device: `auto` (an accelerator if there is one), `cpu`, or such as `cuda:0`. By default `auto` for a bundle's
+            folder; a bundle that is loaded stays where it is.
+        precision: `fp32`, or `bf16` (scores move by about 1e-2).
+    """
+
+    device: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class Predicted:
         n_bad_rows: Rows that could not be read.
         n_flagged: Predictions by flag: `empty`, `unknown`, `cut`, `surrogate`.
         errors: Where the bad rows are listed (at most 10,000 of them); None without any.
+        n_kept: Rows whose scores an earlier call had computed that did not end.
     """
 
     out: Path
@@ -53,6 +71,7 @@ class Predicted:
     n_bad_rows: int
     n_flagged: Mapping[str, int]
     errors: Path | None
+    n_kept: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the `--json` output shows it."""
@@ -78,8 +97,13 @@ def predict_file(
     raw: bool = False,
     on_bad_row: OnBadRow = "skip",
     progress: Progress | None = None,
+    **where: Unpack[Where],
 ) -> Predicted:
     """Predict each text of a file and write one row for each, in the file's order; memory does not grow with the rows.
+
+    The scores of a longer file are kept in `OUT.partial` until the output is whole: the same call, made again after
+    an interruption, computes only what is missing. They belong to this bundle, these texts and this precision; another
+    threshold takes them, too.
 
     The columns are `row`, `label` and `index` (or `labels`), `reason` if the bundle may abstain, `score_NAME` for each
     label, and `flags`. Rows that cannot
@@ -93,13 +117,14 @@ def predict_file(
         raw: Write texts to CSV without the guard against formulas.
         on_bad_row: `error` raises all bad rows together, and writes nothing.
         progress: Told how many rows are done, and how many there are.
+        **where: See `Where`.
 
     Raises:
         HeadraceError: The bundle, the file, the threshold or the place to write is no good.
     """
     out = Path(out)
     extension_of(out)  # refused before an hour of work, not after it
-    loaded = _loaded(bundle)
+    loaded = _loaded(bundle, where)
     multi_label = _is_multi_label(loaded)
     thresholds(threshold, loaded.labels, multi_label=multi_label)
     n_flagged: dict[str, int] = {}
@@ -110,8 +135,10 @@ def predict_file(
         abstains = loaded.decision.abstain_below is not None
         columns |= {"reason": str} if abstains else {}
         columns |= {**{f"score_{name}": float for name in loaded.labels}, "flags": list}
+        kept = _kept(loaded, examples, out, where)
+        n_kept = 0 if kept is None else min(kept.n_kept * ROWS_KEPT, len(examples))
         with TableWriter(out, columns, raw=raw) as table:
-            for start, stop, predictions in _predictions(loaded, examples, threshold, progress):
+            for start, stop, predictions in _predictions(loaded, examples, threshold, progress, where, kept):
                 found = zip(*(examples.column(name, start, stop) for name in places), strict=True)
                 rows = zip(found, predictions, strict=True)
                 table.write([[*place, *_values(p, abstains=abstains)] for place, p in rows])
@@ -119,21 +146,29 @@ def predict_file(
                     n_flagged[flag] = n_flagged.get(flag, 0) + 1
         n_bad = examples.n_bad_rows
         errors = _write_bad_rows(examples, out)
-        return Predicted(out, len(examples) + n_bad, len(examples), n_bad, n_flagged, errors)
+        if kept is not None:
+            kept.remove()
+        return Predicted(out, len(examples) + n_bad, len(examples), n_bad, n_flagged, errors, n_kept)
+
+
+def partial_folder(out: str | Path) -> Path:
+    """Return the folder in which the scores of an output that is not yet whole are kept."""
+    out = Path(out)
+    return out.with_name(f"{out.name}.partial")
 
 
 def predict_rows(
-    bundle: Bundle | str | Path, source: Any, *, threshold: Threshold | None = None
+    bundle: Bundle | str | Path, source: Any, *, threshold: Threshold | None = None, **where: Unpack[Where]
 ) -> tuple[list[tuple[int, Prediction]], Examples]:
     """Return (row, prediction) of each text of a file, and the texts; for files that fit into memory.
 
     Raises:
         HeadraceError: The bundle or the file is no good.
     """
-    loaded = _loaded(bundle)
+    loaded = _loaded(bundle, where)
     found: list[tuple[int, Prediction]] = []
     with texts_of(loaded, source) as examples:
-        for start, stop, predictions in _predictions(loaded, examples, threshold, None):
+        for start, stop, predictions in _predictions(loaded, examples, threshold, None, where):
             found += zip(examples.column(ROW, start, stop), predictions, strict=True)
     return found, examples
 
@@ -145,6 +180,7 @@ def evaluate(
     out: str | Path | None = None,
     threshold: Threshold | None = None,
     progress: Progress | None = None,
+    **where: Unpack[Where],
 ) -> Evaluation:
     """Score labelled texts with a bundle and say how good it is, with intervals.
 
@@ -154,6 +190,7 @@ def evaluate(
         out: A folder for report.json, report.html and errors.csv.
         threshold: Of multi-label, instead of the bundle's own: one number, or numbers by label name.
         progress: Told how many rows are done, and how many there are.
+        **where: See `Where`.
 
     Raises:
         HeadraceError: The bundle or the data are no good; a label that the bundle does not know is one error.
@@ -162,7 +199,7 @@ def evaluate(
     from headrace.evaluate import evaluate as evaluate_scores
     from headrace.report import error_rows, write_errors, write_page, write_report
 
-    loaded = _loaded(bundle)
+    loaded = _loaded(bundle, where)
     limits = _limits(loaded, threshold)
     settings = with_label_columns(loaded)
     labels = LabelSet(loaded.labels)
@@ -176,7 +213,8 @@ def evaluate(
     with scratch() as cache:
         examples = read(source, columns, cache=cache, split="test")
         truth = targets(examples, labels)
-        scores = np.concatenate([loaded.scores(texts) for texts in _parts(examples, progress)])
+        precision = where.get("precision", "fp32")
+        scores = np.concatenate([loaded.scores(texts, precision=precision) for texts in _parts(examples, progress)])
         evaluation = evaluate_scores(
             truth, scores, labels=labels, task=loaded.decision.task, split=examples.source, threshold=limits
         )
@@ -203,6 +241,7 @@ def embed_file(
     *,
     pool: str = "mean",
     progress: Progress | None = None,
+    **where: Unpack[Where],
 ) -> tuple[int, int]:
     """Write one vector of the last hidden layer for each text of a file; return rows and width.
 
@@ -212,6 +251,7 @@ def embed_file(
         out: `.npy` ([rows, width] float32, nothing pickled) or `.parquet` (`row`, `vector`).
         pool: `mean`, `cls` or `max`, or `pooler` where the backbone has one.
         progress: Told how many rows are done, and how many there are.
+        **where: See `Where`.
 
     Raises:
         HeadraceError: The bundle, the file or the place to write is no good.
@@ -225,13 +265,16 @@ def embed_file(
         )
     if pool not in POOLS:
         raise RecipeError(f"there is no pooling {pool!r}", where="--pool", next=f"one of: {', '.join(POOLS)}")
-    loaded = _loaded(bundle)
+    loaded = _loaded(bundle, where)
+    precision = where.get("precision", "fp32")
     width = loaded.classifier.embedding_width(pool)
     # a row left out would shift the vectors behind it: row i of the file is vector i
     with texts_of(loaded, source, on_bad_row="error") as examples, atomic_file(out) as file:
         write = _npy(file, len(examples), width) if out.suffix == ".npy" else _parquet(file, width)
         for start, stop in examples.batches(ROWS_AT_A_TIME):
-            vectors = np.asarray(loaded.embed(examples.texts(start, stop), pool=pool), dtype=np.float32)
+            vectors = np.asarray(
+                loaded.embed(examples.texts(start, stop), pool=pool, precision=precision), dtype=np.float32
+            )
             write(examples.column(ROW, start, stop), vectors)
             if progress is not None:
                 progress(stop, len(examples))
@@ -240,19 +283,21 @@ def embed_file(
 
 
 def similar_in_file(
-    bundle: Bundle | str | Path, query: str, source: Any, *, top: int = 10, pool: str = "mean"
+    bundle: Bundle | str | Path, query: str, source: Any, *, top: int = 10, pool: str = "mean", **where: Unpack[Where]
 ) -> list[Found]:
     """Return the documents of a file that are nearest to a query by the cosine of their vectors, the nearest first.
 
     Raises:
         HeadraceError: The bundle or the file is no good.
     """
-    loaded = _loaded(bundle)
-    wanted = np.asarray(loaded.embed([query], pool=pool))
+    loaded = _loaded(bundle, where)
+    precision = where.get("precision", "fp32")
+    wanted = np.asarray(loaded.embed([query], pool=pool, precision=precision))
     best: list[tuple[float, int]] = []
     with texts_of(loaded, source, on_bad_row="error") as examples:
         for start, stop in examples.batches(ROWS_AT_A_TIME):
-            indices, cosines = rank(wanted, np.asarray(loaded.embed(examples.texts(start, stop), pool=pool)), top)
+            vectors = np.asarray(loaded.embed(examples.texts(start, stop), pool=pool, precision=precision))
+            indices, cosines = rank(wanted, vectors, top)
             # Of equal ones the earlier row wins: the negative position sorts it first.
             here = zip(cosines[0].tolist(), (-(start + indices[0])).tolist(), strict=True)
             best = heapq.nlargest(top, [*best, *here])
@@ -283,8 +328,29 @@ def with_label_columns(bundle: Bundle) -> TextSettings:
     return replace(settings, label_columns=names, separator=data.get("label_separator"))
 
 
-def _loaded(bundle: Bundle | str | Path) -> Bundle:
-    return bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+def _loaded(bundle: Bundle | str | Path, where: Where) -> Bundle:
+    """Return the bundle on the device that is asked for."""
+    name = where.get("device", None if isinstance(bundle, Bundle) else "auto")
+    device = None if name is None else device_of(name)
+    loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    if device is not None:
+        loaded.classifier.to(device)
+    return loaded
+
+
+def _kept(bundle: Bundle, examples: Examples, out: Path, where: Where) -> KeptScores | None:
+    """Return what an earlier call has computed of these texts; None where it is not worth a folder."""
+    if bundle.folder is None or len(examples) <= ROWS_KEPT:
+        return None
+    key = {
+        "bundle": sha256_of_file(bundle.folder / MANIFEST),
+        "texts": examples.content_key(),
+        "rows": ROWS_KEPT,
+        "precision": where.get("precision", "fp32"),
+        "device": next(bundle.classifier.parameters()).device.type,
+        "versions": versions(),
+    }
+    return KeptScores(partial_folder(out), key)
 
 
 def _is_multi_label(bundle: Bundle) -> bool:
@@ -322,10 +388,21 @@ def _parts(examples: Examples, progress: Progress | None) -> Iterator[Any]:
 
 
 def _predictions(
-    bundle: Bundle, examples: Examples, threshold: Threshold | None, progress: Progress | None
+    bundle: Bundle,
+    examples: Examples,
+    threshold: Threshold | None,
+    progress: Progress | None,
+    where: Where,
+    kept: KeptScores | None = None,
 ) -> Iterator[tuple[int, int, list[Prediction]]]:
-    for start, stop in examples.batches(ROWS_AT_A_TIME):
-        yield start, stop, bundle.predict(examples.texts(start, stop), threshold)
+    precision = where.get("precision", "fp32")
+    for window, (start, stop) in enumerate(examples.batches(ROWS_AT_A_TIME if kept is None else ROWS_KEPT)):
+        found = None if kept is None else kept.read(window, stop - start)
+        if found is None:
+            found = bundle.scores_and_flags(examples.texts(start, stop), precision=precision)
+            if kept is not None:
+                kept.write(window, *found)
+        yield start, stop, bundle.answers(*found, threshold)
         if progress is not None:
             progress(stop, len(examples))
 

@@ -94,6 +94,25 @@ class Prediction:
         return {**answer, "scores": dict(self.scores), "flags": list(self.flags)}
 
 
+def device_of(name: str) -> torch.device:
+    """Return the device of a name: `auto` is the accelerator where there is one, else the CPU.
+
+    Raises:
+        RecipeError: There is no such device, or it cannot be used here.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).zero_()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise RecipeError(
+            f"the device {name!r} cannot be used: {reason}", where="device", next="auto, cpu, or such as cuda:0"
+        ) from error
+    return device
+
+
 def score(
     classifier: Classifier,
     texts: Tokens | Sequence[Encoded],

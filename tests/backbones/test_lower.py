@@ -76,8 +76,10 @@ def test_the_upper_layers_give_the_hidden_states_and_gradients_of_the_whole(fami
         assert float((found - last).detach()[real].abs().max()) < 1e-5
         mine = gradients(model, found, real)
         assert sorted(mine) == sorted(expected)
+        # a key's gradient is a difference of large terms: it is rounded like the largest of the model, not like itself
+        scale = max(1.0, *(float(grad.abs().max()) for grad in expected.values()))
         for name, grad in mine.items():
-            assert float((grad - expected[name]).abs().max()) < 1e-5 * max(1.0, float(expected[name].abs().max())), name
+            assert float((grad - expected[name]).abs().max()) < 1e-5 * scale, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,12 +153,40 @@ class Bundle:
         """
         if isinstance(texts, str):
             return self.predict([texts], threshold, **compute)[0]
+        return self.answers(*self.scores_and_flags(texts, **compute), threshold)
+
+    def scores_and_flags(self, texts: Texts, **compute: Unpack[Compute]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+        """Return what `answers` makes predictions of: the probability of each label, and the flags of each text.
+
+        Args:
+            texts: As in `predict`.
+            **compute: See `headrace.predict.Compute`.
+
+        Returns:
+            [texts, labels] float32, and as many flags as `Prediction` has them, in input order.
+
+        Raises:
+            DataError: An input is not a text (or a pair, for a bundle of pairs).
+        """
         checked = self._checked(texts)
         store = self._encoded(checked)
-        scores = self._scores(store, compute)
+        return self._scores(store, compute), self._flags(checked, store)
+
+    def answers(
+        self, scores: np.ndarray, flags: Sequence[tuple[str, ...]], threshold: Threshold | None = None
+    ) -> list[Prediction]:
+        """Return the Prediction of each row of scores.
+
+        Args:
+            scores: [texts, labels], as `scores` gives them.
+            flags: Of each text.
+            threshold: As in `predict`.
+
+        Raises:
+            RecipeError: The threshold does not suit.
+        """
         chosen = self.threshold if threshold is None else threshold
         unsure = self.decision.is_unsure(scores) if threshold is None else None
-        flags = self._flags(checked, store)
         return answers(scores, self.labels, task=self.task, threshold=chosen, flags=flags, unsure=unsure)
 
     def scores(self, texts: Texts, **compute: Unpack[Compute]) -> np.ndarray:

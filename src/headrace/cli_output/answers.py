@@ -105,6 +105,8 @@ def evaluation_answer(evaluation: Evaluation, out: Path | None) -> Answer:
 def predicted_answer(predicted: Predicted) -> Answer:
     """Answer `predict -o`: exit code 1 if rows could not be read."""
     parts = [f"{predicted.n_predicted:,} predictions: {predicted.out}"]
+    if predicted.n_kept:
+        parts.append(f"{predicted.n_kept:,} of them were scored by a call that did not end")
     parts += [f"{count:,} texts are flagged {flag!r}" for flag, count in sorted(predicted.n_flagged.items())]
     if predicted.n_bad_rows:
         parts.append(f"{predicted.n_bad_rows:,} rows could not be read, with reasons: {predicted.errors}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -44,3 +46,41 @@ def test_the_gaps_between_what_lives_are_given_back() -> None:
     memory.give_back()
     assert full - resident() > 0.5 * 2000 * block
     assert all(one.all() for one in kept)
+
+
+def test_pages_are_kept_unless_somebody_has_set_glibc_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory, "_glibc", lambda name: lambda *values: asked.append(values))
+    for name in ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    memory.MemoryGiver().on_fit_start(None, None)
+    assert asked == [(-1, 1 << 30), (-3, 32 << 20)]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    memory.keep_pages()
+    assert len(asked) == 2
+
+
+@pytest.mark.skipif(not HAS_TRIM, reason="this C library has no mallopt")
+def test_kept_pages_are_not_fetched_again() -> None:
+    program = """
+import resource, sys
+import numpy as np
+from headrace.train import memory
+if sys.argv[1] == "keep":
+    memory.keep_pages()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(2):
+    before = faults()
+    for _ in range(20):
+        blocks = [np.ones(12 << 20, dtype=np.uint8) for _ in range(3)]
+        del blocks
+print(faults() - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GLIBC", "MALLOC"))}
+    found = {}
+    for how in ("keep", "give"):
+        command = [sys.executable, "-c", program, how]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found[how] = int(done.stdout)
+    assert found["keep"] < 1000 < found["give"] / 10

@@ -3,8 +3,8 @@
 The scores of a micro-batch, [texts, heads, tokens, tokens], are by far its largest tensors. Written out for autograd
 they cost more memory than all the rest together, and most of their time is spent on fetching new pages. Here a piece
 of them is made, used and forgotten while it is in the processor's cache, and the backward pass makes it again, as
-FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B). The dropout mask alone is
-kept, one byte an element.
+FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B). The dropout mask is
+kept, one byte an element; in 16 bits the weights are, too, for to read two bytes is cheaper than to make them again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from torch.autograd.function import once_differentiable
 from headrace.backbones._drawn import Draws, drop
 from headrace.backbones._packed import Group, Packed
 
-# Scores that are held at a time: 4 MB of float32. A quarter of it was slower by 5 % (a short probe, not a benchmark).
+# Scores of a 16-bit row that fill a register: torch's softmax takes up to six times as long for a short row that ends
+# inside one (bfloat16, AVX-512: 2.9 ns a score in rows of 30, 0.5 in rows of 32).
+EVEN_ROW = 32
+# Scores that are held at a time: 4 MB of float32. A quarter or a half of it was slower (short probes, not benchmarks).
 PIECE_CELLS = 1 << 20
 
 
@@ -62,21 +65,26 @@ class _PackedAttention(torch.autograd.Function):
         draws: Draws | None,
         window: int | None,
     ) -> Tensor:
-        output = torch.empty(query.shape, dtype=query.dtype)
+        output, room = torch.empty(query.shape, dtype=query.dtype), _room(packed, query)
         masks: list[Tensor] = []
+        kept_weights: list[Tensor] = []
+        keeps = query.dtype.itemsize == 2 and any(context.needs_input_grad[:3])
         for group in packed.groups:
             inside = _Inside(group, query, key, value, scale, window)
             mixed = torch.empty_like(inside.query)
             for piece in inside.pieces():
-                weights = inside.weights(piece)
+                weights = inside.weights(piece, room, anew=keeps)
+                if keeps:
+                    kept_weights.append(weights)
                 if draws is not None:
                     masks.append(draws.kept(weights.shape))
-                    drop(weights, masks[-1], out=weights)
+                    weights = drop(weights, masks[-1], out=_view(room[1], weights.shape))
                 torch.bmm(weights, inside.value[piece], out=mixed[piece])
             if draws is not None:
                 mixed *= draws.scale
             output[group.start : group.stop] = _by_token(mixed, group, query.shape[1])
-        context.save_for_backward(query, key, value, output, *masks)
+        context.save_for_backward(query, key, value, output, *kept_weights, *masks)
+        context.n_kept = len(kept_weights)
         context.packed, context.scale, context.window = packed, scale, window
         context.kept_scale = 1.0 if draws is None else draws.scale
         return output
@@ -84,22 +92,24 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, *masks = context.saved_tensors
+        query, key, value, output, *kept = context.saved_tensors
         n_heads = query.shape[1]
         found = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
         # the gradients of the weights are those of the kept ones times the scale: the scale is given to the output's
         above = gradients[0] * context.kept_scale
         means = (gradients[0] * output).sum(dim=-1, keepdim=True)
-        left = iter(masks)
+        made, masks, room = iter(kept[: context.n_kept]), iter(kept[context.n_kept :]), _room(context.packed, query)
         for group in context.packed.groups:
             inside = _Inside(group, query, key, value, context.scale, context.window)
             d_output, mean = (_by_head(rows[group.start : group.stop], group, pads=True) for rows in (above, means))
             d_query, d_key, d_value = (torch.empty_like(inside.query) for _ in range(3))
             for piece in inside.pieces():
-                weights, mask = inside.weights(piece), next(left, None)
-                d_scores = torch.empty_like(weights)
-                kept = weights if mask is None else drop(weights, mask, out=d_scores)
-                torch.bmm(kept.transpose(1, 2), d_output[piece], out=d_value[piece])
+                weights, mask = next(made, None), next(masks, None)
+                if weights is None:
+                    weights = inside.weights(piece, room)
+                d_scores = _view(room[0], weights.shape)  # the scores are not needed any more
+                dropped = weights if mask is None else drop(weights, mask, out=d_scores)
+                torch.bmm(dropped.transpose(1, 2), d_output[piece], out=d_value[piece])
                 torch.bmm(d_output[piece], inside.value[piece].transpose(1, 2), out=d_scores)
                 if mask is not None:
                     drop(d_scores, mask, out=d_scores)
@@ -135,20 +145,42 @@ class _Inside:
     def pieces(self) -> Iterator[slice]:
         """Cut the texts' heads into even pieces of at most PIECE_CELLS scores, of one head at least."""
         n, width = self.query.shape[:2]
-        n_pieces = -(-n // max(1, PIECE_CELLS // width**2))
+        n_pieces = -(-n // _heads_at_a_time(width))
         borders = [n * k // n_pieces for k in range(n_pieces + 1)]
         return (slice(first, last) for first, last in itertools.pairwise(borders))
 
-    def weights(self, piece: slice) -> Tensor:
-        """Return the attention weights before dropout, [heads of the piece, width, width]."""
+    def weights(self, piece: slice, room: Tensor, *, anew: bool = False) -> Tensor:
+        """Return the attention weights before dropout, [heads of the piece, width, width].
+
+        Args:
+            piece: Which heads.
+            room: From `_room`; the scores are left in its first part, the weights in its second.
+            anew: The weights are to last, in memory of their own.
+        """
         query, key = self.query[piece], self.key[piece].transpose(1, 2)
-        scores = torch.bmm(query, key, out=query.new_empty(len(query), query.shape[1], query.shape[1]))
+        shape = torch.Size((len(query), query.shape[1], query.shape[1]))
+        scores = torch.bmm(query, key, out=_view(room[0], shape))
         # Not -inf: a place beyond its text's end that sees no token at all must stay finite for the gradient.
         if self._ended is not None:
             scores += self._ended[piece]
         if self._far is not None:
             scores.masked_fill_(self._far, self._lowest)
-        return torch.softmax(scores, dim=-1)
+        return torch.softmax(scores, dim=-1, out=torch.empty_like(scores) if anew else _view(room[1], shape))
+
+
+def _heads_at_a_time(width: int) -> int:
+    return max(1, PIECE_CELLS // width**2)
+
+
+def _view(part: Tensor, shape: torch.Size) -> Tensor:
+    return part[: shape.numel()].view(shape)
+
+
+def _room(packed: Packed, like: Tensor) -> Tensor:
+    """Return room for the scores and the weights of the largest piece, [2, cells]: fetched once, then in the cache."""
+    n_heads = like.shape[1]
+    cells = (min(_heads_at_a_time(g.width), g.n_texts * n_heads) * g.width**2 for g in packed.groups)
+    return like.new_empty(2, max(cells))
 
 
 def _by_head(rows: Tensor, group: Group, *, pads: bool = False) -> Tensor:

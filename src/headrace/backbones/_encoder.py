@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.backbones import _layers, _lower, _training
+from headrace.backbones._attention import EVEN_ROW
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
 from headrace.backbones._packed import Packed
 from headrace.backbones._written import Written
@@ -81,12 +82,17 @@ class Transformer(Backbone):
         return _lower.starting_at(self._layers, depth, states)
 
     def _packed_forward(self, batch: Batch, states: Tensor | None = None, depth: int = 0) -> Tensor:
-        packed = Packed.of(batch.attention_mask)
+        packed = self._laid(batch)
         if states is not None:
             states = packed.take_rows(states)
         with _training.without_masks(), self._left_out(states, depth), self._narrowing(packed):
             hidden: Tensor = self.encoder(**self._packed_arguments(batch, packed))[0]
         return self._put(packed, hidden, batch)
+
+    def _laid(self, batch: Batch) -> Packed:
+        """Return where the texts of a batch lie when they are laid end to end."""
+        halves = torch.is_autocast_enabled("cpu") or next(self.parameters()).dtype.itemsize == 2
+        return Packed.of(batch.attention_mask, narrow=EVEN_ROW if halves else 1)
 
     def _put(self, packed: Packed, hidden: Tensor, batch: Batch) -> Tensor:
         return (packed.put_first if self._narrow else packed.put)(hidden, batch.attention_mask)
@@ -290,7 +296,7 @@ class NativeTransformer(Transformer, NativeBackbone):
 
     def _packed_logits(self, batch: Batch) -> Tensor:
         """Return the logits of texts that are laid end to end in the encoder and stand apart again for the head."""
-        packed = Packed.of(batch.attention_mask)
+        packed = self._laid(batch)
         found = _layers.layer_list(self.encoder)
         if found is None:
             raise TypeError("its layers cannot be found")

@@ -30,7 +30,7 @@ from headrace.text.subwords import Encoded
 from headrace.train.checkpoints import AtomicCheckpoints
 from headrace.train.data import StepBatch
 from headrace.train.matmul import DEFAULT, fastest_route, routed
-from headrace.train.memory import OUT_OF_MEMORY, peak_resident_bytes
+from headrace.train.memory import OUT_OF_MEMORY, keep_pages, peak_resident_bytes
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
 from headrace.train.touched import touched_rows
@@ -207,6 +207,7 @@ def _failure(returned: int, stderr: str) -> str:
 
 def answer(scratch: str) -> None:
     """Measure what the caller ordered in a folder, and leave the answer there; runs in the fresh process."""
+    keep_pages()  # as a training does
     folder = Path(scratch)
     content = json.loads((folder / "order.json").read_text("ascii"))
     started = float(content.pop("started"))

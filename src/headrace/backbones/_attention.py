@@ -51,7 +51,7 @@ class _PackedAttention(torch.autograd.Function):
     """[tokens, heads, head width] of queries, keys and values of the same shape.
 
     With P the weights, M the mask (0 or `draws.scale`) and O = (P * M) V: dV = (P * M)' dO, dP = (dO V') * M, and
-    dS = P * (dP - D), where D, the sum of dP * P over a row, is that of dO * O.
+    dS = P * (dP - D), where D is the sum of dP * P over a row.
     """
 
     @staticmethod
@@ -65,78 +65,72 @@ class _PackedAttention(torch.autograd.Function):
         draws: Draws | None,
         window: int | None,
     ) -> Tensor:
-        output, room = torch.empty(query.shape, dtype=query.dtype), _room(packed, query)
+        output, room = torch.empty(query.shape, dtype=query.dtype), _room(packed, query, n_parts=2)
+        is_learning = any(context.needs_input_grad[:3])
+        keeps = is_learning and query.dtype.itemsize == 2
+        heads: list[Tensor] = []
+        made: list[Tensor] = []
         masks: list[Tensor] = []
-        kept_weights: list[Tensor] = []
-        keeps = query.dtype.itemsize == 2 and any(context.needs_input_grad[:3])
+        scaled = query * scale
         for group in packed.groups:
-            inside = _Inside(group, query, key, value, scale, window)
+            here = slice(group.start, group.stop)
+            by_head = [_by_head(rows[here], group) for rows in (scaled, key, value)]
+            heads += by_head if is_learning else []
+            inside = _Inside(group, by_head, query.shape[1], window)
             mixed = torch.empty_like(inside.query)
             for piece in inside.pieces():
                 weights = inside.weights(piece, room, anew=keeps)
                 if keeps:
-                    kept_weights.append(weights)
+                    made.append(weights)
                 if draws is not None:
                     masks.append(draws.kept(weights.shape))
                     weights = drop(weights, masks[-1], out=_view(room[1], weights.shape))
                 torch.bmm(weights, inside.value[piece], out=mixed[piece])
             if draws is not None:
                 mixed *= draws.scale
-            output[group.start : group.stop] = _by_token(mixed, group, query.shape[1])
-        context.save_for_backward(query, key, value, output, *kept_weights, *masks)
-        context.n_kept = len(kept_weights)
+            output[here] = _by_token(mixed, group, query.shape[1])
+        context.save_for_backward(*heads, *made, *masks)
+        context.n_saved = len(heads), len(made), len(masks)
         context.packed, context.scale, context.window = packed, scale, window
+        context.shape = query.shape
         context.kept_scale = 1.0 if draws is None else draws.scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, *kept = context.saved_tensors
-        n_heads = query.shape[1]
-        found = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+        saved = iter(context.saved_tensors)
+        heads, made, masks = (iter(list(itertools.islice(saved, n))) for n in context.n_saved)
+        packed, n_heads = context.packed, context.shape[1]
+        found = [gradients[0].new_empty(context.shape) for _ in range(3)]
+        room = _room(packed, gradients[0], n_parts=3)
         # the gradients of the weights are those of the kept ones times the scale: the scale is given to the output's
         above = gradients[0] * context.kept_scale
-        means = (gradients[0] * output).sum(dim=-1, keepdim=True)
-        made, masks, room = iter(kept[: context.n_kept]), iter(kept[context.n_kept :]), _room(context.packed, query)
-        for group in context.packed.groups:
-            inside = _Inside(group, query, key, value, context.scale, context.window)
-            d_output, mean = (_by_head(rows[group.start : group.stop], group, pads=True) for rows in (above, means))
-            d_query, d_key, d_value = (torch.empty_like(inside.query) for _ in range(3))
+        for group in packed.groups:
+            inside = _Inside(group, list(itertools.islice(heads, 3)), n_heads, context.window)
+            d_output = _by_head(above[group.start : group.stop], group, pads=True)
+            d_heads = [torch.empty_like(inside.query) for _ in range(3)]
             for piece in inside.pieces():
                 weights, mask = next(made, None), next(masks, None)
                 if weights is None:
                     weights = inside.weights(piece, room)
-                d_scores = _view(room[0], weights.shape)  # the scores are not needed any more
-                dropped = weights if mask is None else drop(weights, mask, out=d_scores)
-                torch.bmm(dropped.transpose(1, 2), d_output[piece], out=d_value[piece])
-                torch.bmm(d_output[piece], inside.value[piece].transpose(1, 2), out=d_scores)
-                if mask is not None:
-                    drop(d_scores, mask, out=d_scores)
-                d_scores -= mean[piece]
-                d_scores *= weights
-                torch.bmm(d_scores, inside.key[piece], out=d_query[piece])
-                torch.bmm(d_scores.transpose(1, 2), inside.query[piece], out=d_key[piece])
-            d_query *= context.scale
-            for rows, by_head in zip(found, (d_query, d_key, d_value), strict=True):
+                inside.put_gradients(piece, weights, mask, d_output[piece], d_heads, room)
+            d_heads[0] *= context.scale
+            for rows, by_head in zip(found, d_heads, strict=True):
                 rows[group.start : group.stop] = _by_token(by_head, group, n_heads)
         return (*found, None, None, None, None)
 
 
 class _Inside:
-    """Queries, keys and values of a group, [texts * heads, width, head width] each, and its weights piece by piece."""
+    """Queries (scaled), keys and values of a group, [texts * heads, width, head width] each, and its weights by pieces."""
 
-    def __init__(
-        self, group: Group, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
-    ) -> None:
-        here = slice(group.start, group.stop)
-        self.query = _by_head(query[here], group) * scale
-        self.key, self.value = _by_head(key[here], group), _by_head(value[here], group)
-        self._lowest = torch.finfo(query.dtype).min
+    def __init__(self, group: Group, by_head: list[Tensor], n_heads: int, window: int | None) -> None:
+        self.query, self.key, self.value = by_head
+        self._lowest = torch.finfo(self.query.dtype).min
         self._ended: Tensor | None = None
         if group.ended is not None:
-            ended = torch.zeros(group.ended.shape, dtype=query.dtype).masked_fill_(group.ended, self._lowest)
-            self._ended = ended.expand(-1, query.shape[1], -1, -1).reshape(-1, 1, group.width)
+            ended = torch.zeros(group.ended.shape, dtype=self.query.dtype).masked_fill_(group.ended, self._lowest)
+            self._ended = ended.expand(-1, n_heads, -1, -1).reshape(-1, 1, group.width)
         self._far: Tensor | None = None
         if window is not None and group.width > window:
             places = torch.arange(group.width)
@@ -167,6 +161,21 @@ class _Inside:
             scores.masked_fill_(self._far, self._lowest)
         return torch.softmax(scores, dim=-1, out=torch.empty_like(scores) if anew else _view(room[1], shape))
 
+    def put_gradients(
+        self, piece: slice, weights: Tensor, mask: Tensor | None, d_output: Tensor, found: list[Tensor], room: Tensor
+    ) -> None:
+        """Put the gradients of a piece's queries, keys and values into `found`; the first and last part of the room go."""
+        d_query, d_key, d_value = (by_head[piece] for by_head in found)
+        d_weights, d_scores = (_view(part, weights.shape) for part in (room[0], room[-1]))
+        dropped = weights if mask is None else drop(weights, mask, out=d_weights)
+        torch.bmm(dropped.transpose(1, 2), d_output, out=d_value)
+        torch.bmm(d_output, self.value[piece].transpose(1, 2), out=d_weights)
+        if mask is not None:
+            drop(d_weights, mask, out=d_weights)
+        torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
+        torch.bmm(d_scores, self.key[piece], out=d_query)
+        torch.bmm(d_scores.transpose(1, 2), self.query[piece], out=d_key)
+
 
 def _heads_at_a_time(width: int) -> int:
     return max(1, PIECE_CELLS // width**2)
@@ -176,11 +185,11 @@ def _view(part: Tensor, shape: torch.Size) -> Tensor:
     return part[: shape.numel()].view(shape)
 
 
-def _room(packed: Packed, like: Tensor) -> Tensor:
-    """Return room for the scores and the weights of the largest piece, [2, cells]: fetched once, then in the cache."""
+def _room(packed: Packed, like: Tensor, *, n_parts: int) -> Tensor:
+    """Return room for the scores of the largest piece, [n_parts, cells]: its pages are fetched once, then in the cache."""
     n_heads = like.shape[1]
     cells = (min(_heads_at_a_time(g.width), g.n_texts * n_heads) * g.width**2 for g in packed.groups)
-    return like.new_empty(2, max(cells))
+    return like.new_empty(n_parts, max(cells))
 
 
 def _by_head(rows: Tensor, group: Group, *, pads: bool = False) -> Tensor:
@@ -199,7 +208,7 @@ def _by_head(rows: Tensor, group: Group, *, pads: bool = False) -> Tensor:
         else:
             rows = flat.index_select(0, group.spread)
     by_text = rows.reshape(group.n_texts, group.width, n_heads, head_width).transpose(1, 2)
-    return by_text.reshape(group.n_texts * n_heads, group.width, head_width)
+    return by_text.reshape(group.n_texts * n_heads, group.width, head_width).contiguous()
 
 
 def _by_token(by_head: Tensor, group: Group, n_heads: int) -> Tensor:

@@ -60,3 +60,15 @@ def test_the_table_is_as_before_after_an_error() -> None:
         table(torch.tensor([9]))
     assert not table.sparse
     assert not table._forward_pre_hooks
+
+
+def test_a_step_begins_with_zeros_in_the_room_of_the_one_before() -> None:
+    table = nn.Embedding(7, 4)
+    with touched_rows(table):
+        first = gradients(table)
+        place, kept = first.data_ptr(), first.clone()
+        table.zero_grad()
+        assert table.weight.grad is None
+        second = gradients(table)
+    assert second.data_ptr() == place
+    assert torch.equal(second, kept)

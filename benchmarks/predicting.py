@@ -6,15 +6,17 @@ A MiniLM with the family's own head, fine-tuned for a minute on the shipped revi
 must know), predicts real texts; the pipeline reads what `export --to transformers` writes of it. A round is one pass
 over the same texts by each side in turn, and then single texts of theirs, one after the other:
 
-    headrace       `Bundle.predict` on all texts
+    headrace       `Bundle.predict` on all texts, fp32
+    headrace_bf16  the same with `precision="bf16"`, where the processor has it
     pipeline_32    `pipeline("text-classification", batch_size=32)`, fp32
     pipeline_1     the same, one text at a time
 
 Then ten texts of a file are answered from a cold start, each time in a fresh process: `headrace predict`, and a script
 of the pipeline's that reads the same file and writes one.
 
-Reviews are cut at 512 tokens, comments at 128, on all sides alike. It also tells on how many texts the labels agree,
-and the largest difference of a score. One line goes to benchmarks/results/predicting.jsonl.
+Reviews are cut at 512 tokens, comments at 128, on all sides alike, and freed pages are kept for all (as `headrace
+predict` does). It also tells on how many texts the labels agree, the largest difference of a score, and on how many of
+`--agree` further texts bf16 gives fp32's label. One line goes to benchmarks/results/predicting.jsonl.
 """
 
 from __future__ import annotations
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("data", choices=sorted(LENGTHS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=512)
+    parser.add_argument("--agree", type=int, default=4000, help="texts on which bf16 and fp32 are compared")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--seed", type=int, default=13)
     options = parser.parse_args()
@@ -111,6 +114,7 @@ def main() -> None:
 
     from headrace.bundle import Bundle
     from headrace.export import to_transformers
+    from headrace.pages import keep_pages
     from training import read_rows
 
     with tempfile.TemporaryDirectory() as name:
@@ -123,13 +127,16 @@ def main() -> None:
         to_transformers(bundle, scratch / "exported")
         pipe = pipeline("text-classification", model=str(scratch / "exported"), device="cpu")
         how = {"truncation": True, "max_length": length, "top_k": None}
+        keep_pages()
+        has_bf16 = "bf16" in facts()["cpu"]
         sides: dict[str, Callable[[list[str]], Any]] = {
             "headrace": lambda given: bundle.predict(given),
+            **({"headrace_bf16": lambda given: bundle.predict(given, precision="bf16")} if has_bf16 else {}),
             "pipeline_32": lambda given: pipe(given, batch_size=32, **how),
             "pipeline_1": lambda given: pipe(given, **how),
         }
         rates: dict[str, list[float]] = {side: [] for side in sides}
-        singles: dict[str, list[float]] = {"headrace": [], "pipeline_1": []}
+        singles: dict[str, list[float]] = {side: [] for side in sides if side != "pipeline_32"}
         for predict in sides.values():  # warm
             predict(texts[:32])
         for number in range(options.rounds):
@@ -147,6 +154,9 @@ def main() -> None:
         scores = [{one["label"]: one["score"] for one in row} for row in theirs]
         apart = max(abs(p.scores[label] - row[label]) for p, row in zip(ours, scores, strict=True) for label in row)
         agree = float(np.mean([p.label == max(row, key=row.get) for p, row in zip(ours, scores, strict=True)]))
+        others = [row[COLUMNS[options.data]] for row in rows[: options.agree if has_bf16 else 0]]
+        plain, rounded = (bundle.predict(others, precision=precision) for precision in ("fp32", "bf16"))
+        same = [a.label == b.label for a, b in zip(plain, rounded, strict=True)]
         starts = cold(scratch, bundle, texts[:N_COLD], length, options.rounds)
         record = {
             "data": options.data,
@@ -155,20 +165,29 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "texts_per_s": rates,
             "times_as_fast": {
-                side: statistics.median(a / b for a, b in zip(rates["headrace"], values, strict=True))
-                for side, values in rates.items()
-                if side != "headrace"
+                ours: {
+                    side: statistics.median(a / b for a, b in zip(rates[ours], values, strict=True))
+                    for side, values in rates.items()
+                    if not side.startswith("headrace")
+                }
+                for ours in rates
+                if ours.startswith("headrace")
             },
             "single_p50_ms": {side: 1000 * statistics.median(values) for side, values in singles.items()},
             "cold_s": starts,
             "same_labels": agree,
             "largest_difference": apart,
+            "bf16_texts": len(same),
+            "bf16_same_labels": float(np.mean(same)) if same else None,
         }
         append("predicting", {**record, **facts()})
         print(
             {
                 name: record[name]
-                for name in ("times_as_fast", "single_p50_ms", "cold_s", "same_labels", "largest_difference")
+                for name in (
+                    *("times_as_fast", "single_p50_ms", "cold_s", "same_labels", "largest_difference"),
+                    *("bf16_texts", "bf16_same_labels"),
+                )
             }
         )
 

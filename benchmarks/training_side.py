@@ -30,10 +30,10 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
+from headrace.matmul import DEFAULT, fastest_route, routed
 from headrace.recipe import load_recipe
 from headrace.recipe.schema import RecipeValues
 from headrace.train.fit import data_plan
-from headrace.train.matmul import DEFAULT, fastest_route, routed
 from headrace.train.memory import MemoryGiver, peak_resident_bytes
 from headrace.train.prepare import Part, Prepared, prepare
 from headrace.train.session import untrained

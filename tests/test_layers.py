@@ -12,7 +12,8 @@ PACKAGE = Path(headrace.__file__).parent
 
 #: From the ground up. Modules of one folder are one layer; what has no place here fails the test.
 ORDER = [
-    *("errors", "files", "plugins", "tables", "data", "text", "backbones", "tasks", "head", "classifier", "model"),
+    *("errors", "files", "pages", "plugins", "tables", "data", "text", "matmul", "backbones", "tasks"),
+    *("head", "classifier", "model"),
     *("metrics", "intervals", "evaluation", "evaluate", "decide", "slices", "compare", "predict"),
     *("baseline", "mislabelled", "doctor", "explain"),
     *("report", "bundle", "similar", "recipe", "guess", "new", "sources", "kept_scores"),
@@ -21,8 +22,21 @@ ORDER = [
 ]
 LIGHTNING_IS_FOR = {"train"}
 WITHOUT_TORCH = {
-    *("errors", "files", "plugins", "tables", "data", "metrics", "intervals", "evaluation", "evaluate", "decide"),
-    *("slices", "compare", "baseline", "mislabelled", "doctor", "report", "recipe", "guess", "new", "cli_output"),
+    *("errors", "files", "pages", "plugins", "tables", "data", "metrics", "intervals", "evaluation"),
+    *(
+        "evaluate",
+        "decide",
+        "slices",
+        "compare",
+        "baseline",
+        "mislabelled",
+        "doctor",
+        "report",
+        "recipe",
+        "guess",
+        "new",
+        "cli_output",
+    ),
 }
 
 

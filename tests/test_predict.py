@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from headrace import predict
 from headrace.data.examples import LabelSet
 from headrace.decide.calibration import Calibration
 from headrace.decide.decision import Decision
 from headrace.errors import ModelError, RecipeError
 from headrace.head import HeadSettings
+from headrace.matmul import DEFAULT, ONEDNN
 from headrace.model import Classifier, load_classifier
 from headrace.predict import Prediction, answers, embed, flags_of, probabilities, score, thresholds, token_vectors
+from headrace.text.batch import Batch
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded, Subwords
 from tiny import SENTENCES, tiny_folder
@@ -145,6 +148,34 @@ def test_bf16_is_near_fp32_and_gives_float32(
     rough = score(classifier, encoded, **tokens, precision="bf16")
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - exact).max() < 0.1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_many_tokens_are_multiplied_by_the_faster_library_and_few_by_torchs_default(
+    many: bool,
+    classifier: Classifier,
+    encoded: list[Encoded],
+    tokens: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_tokens = sum(len(one.ids) for one in encoded)
+    monkeypatch.setattr(predict, "MANY_TOKENS", n_tokens + (0 if many else 1))
+    monkeypatch.setattr(predict, "fastest_route", lambda: ONEDNN)
+    settings: list[str] = []
+    forward = classifier.forward
+
+    def seen(batch: Batch) -> torch.Tensor:
+        settings.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return forward(batch)
+
+    monkeypatch.setattr(classifier, "forward", seen)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    found = score(classifier, encoded, **tokens)
+    assert (set(settings) == {"bf16"}) == many  # how torch names the way to oneDNN
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    plain = score(classifier, encoded, **tokens, route=DEFAULT)
+    assert settings[-1] == before
+    np.testing.assert_allclose(found, plain, atol=0.05)  # with AMX it would be bfloat16; `fastest_route` looks for that
 
 
 def test_an_unknown_precision_or_pooling_is_refused(

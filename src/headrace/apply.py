@@ -25,6 +25,7 @@ from headrace.errors import BundleError, DataError, RecipeError
 from headrace.evaluation import Evaluation
 from headrace.files import atomic_file, sha256_of_file, write_error
 from headrace.kept_scores import KeptScores
+from headrace.matmul import fastest_route
 from headrace.predict import POOLS, Prediction, device_of, thresholds
 from headrace.similar import rank
 from headrace.sources import OnBadRow, row_of, scratch, texts_of
@@ -342,12 +343,14 @@ def _kept(bundle: Bundle, examples: Examples, out: Path, where: Where) -> KeptSc
     """Return what an earlier call has computed of these texts; None where it is not worth a folder."""
     if bundle.folder is None or len(examples) <= ROWS_KEPT:
         return None
+    device = next(bundle.classifier.parameters()).device.type
     key = {
         "bundle": sha256_of_file(bundle.folder / MANIFEST),
         "texts": examples.content_key(),
         "rows": ROWS_KEPT,
         "precision": where.get("precision", "fp32"),
-        "device": next(bundle.classifier.parameters()).device.type,
+        "device": device,
+        "route": fastest_route() if device == "cpu" else None,
         "versions": versions(),
     }
     return KeptScores(partial_folder(out), key)

@@ -34,6 +34,7 @@ from headrace.cli_output import (
     write_json_line,
 )
 from headrace.errors import HeadraceError, RecipeError, suggestion
+from headrace.pages import keep_pages
 
 OUR_FAULT = 3
 MENDABLE = 2
@@ -66,6 +67,7 @@ DataFile = Annotated[str, typer.Argument(metavar="FILE", help=".csv .tsv .jsonl 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb and end the process with its exit code."""
+    keep_pages()
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -17,6 +17,7 @@ import headrace
 from headrace.bundle.bundle import Bundle
 from headrace.bundle.language_model import LanguageModelBundle, is_language_model
 from headrace.errors import BundleError, HeadraceError
+from headrace.matmul import DEFAULT
 
 _PROOF_TIMEOUT_S = 600
 
@@ -29,7 +30,8 @@ def prove_in_fresh_process(
     Args:
         folder: The bundle.
         texts: A sample.
-        expected_scores: What `scores` of the same classifier (or language model: losses, [texts]) gave for it on the CPU, [texts, labels] float32.
+        expected_scores: What `scores` of the same classifier (or language model: losses, [texts]) gave for it on the CPU
+            with the default `route`, [texts, labels] float32.
 
     Raises:
         BundleError: The bundle cannot be loaded there, or its scores differ; says by how much.
@@ -94,9 +96,12 @@ def answer_proof(scratch: str) -> None:
     torch.set_float32_matmul_precision(order["matmul"])
     try:
         folder = order["folder"]
-        bundle = LanguageModelBundle.load(folder) if is_language_model(folder) else Bundle.load(folder)
         texts = [tuple(text) if isinstance(text, list) else text for text in order["texts"]]
-        np.save(Path(scratch, "scores.npy"), bundle.scores(texts), allow_pickle=False)
+        if is_language_model(folder):
+            scores = LanguageModelBundle.load(folder).scores(texts)
+        else:
+            scores = Bundle.load(folder).scores(texts, route=DEFAULT)
+        np.save(Path(scratch, "scores.npy"), scores, allow_pickle=False)
     except HeadraceError as error:
         raise SystemExit(error.what) from error
 

@@ -17,6 +17,7 @@ import torch
 from headrace.bundle import prove_in_fresh_process, save_bundle
 from headrace.data.labels import label_counts
 from headrace.errors import RunError
+from headrace.matmul import DEFAULT
 from headrace.metrics import decisions
 from headrace.recipe import Recipe
 from headrace.report import REPORT, error_rows, versions, write_errors, write_page, write_report
@@ -140,7 +141,7 @@ def _save_and_prove(session: Session, recipe: Recipe, found: Evaluated) -> None:
     part = prepared.test or prepared.valid
     texts = part.examples.texts(0, min(PROOF_TEXTS, len(part)))
     started = time.perf_counter()
-    prove_in_fresh_process(folder.bundle, texts, bundle.scores(texts))
+    prove_in_fresh_process(folder.bundle, texts, bundle.scores(texts, route=DEFAULT))
     session.say(f"the bundle gives bit-equal scores in a fresh process ({duration(time.perf_counter() - started)})")
 
 

@@ -22,15 +22,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import headrace
 from headrace.errors import HeadraceError, RunError
 from headrace.head import CLASSICAL
+from headrace.matmul import DEFAULT, fastest_route, routed
 from headrace.model import Classifier
+from headrace.pages import keep_pages
 from headrace.predict import embed, score
 from headrace.text.batch import Tokens, collate
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
 from headrace.train.checkpoints import AtomicCheckpoints
 from headrace.train.data import StepBatch
-from headrace.train.matmul import DEFAULT, fastest_route, routed
-from headrace.train.memory import OUT_OF_MEMORY, keep_pages, peak_resident_bytes
+from headrace.train.memory import OUT_OF_MEMORY, peak_resident_bytes
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
 from headrace.train.touched import touched_rows
@@ -239,7 +240,8 @@ def _measure(order: Order, module: ClassifierModule, folder: Path, *, load_s: fl
     compute = {"device": device, "precision": order.precision, **order.padding}
     valid = _score(module.model, parts, budget_s=budget_s, compute=compute) if on_device else []
     module.model.backbone.end_training()
-    scored = _score(module.model, parts, budget_s=budget_s, compute={"device": device, **order.padding})
+    compute = {"device": device, "route": fastest_route(), **order.padding}  # as for many texts at once
+    scored = _score(module.model, parts, budget_s=budget_s, compute=compute)
     found = Answer(
         load_s=load_s,
         steps=tuple(steps[1:]),

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from headrace.errors import RunError, TrainingStopped
-from headrace.train.memory import give_back, is_out_of_memory
+from headrace.pages import give_back
+from headrace.train.memory import is_out_of_memory
 from headrace.train.stages import Groups, Stage, build_optimizer, freeze, rate_factor, set_rates, warmup_steps
 
 logger = getLogger(__name__)

@@ -18,9 +18,9 @@ import torch
 
 from headrace.errors import TrainingStopped
 from headrace.files import write_json
+from headrace.matmul import DEFAULT, fastest_route, routed
 from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
-from headrace.train.matmul import DEFAULT, fastest_route, routed
 from headrace.train.memory import MemoryGiver
 from headrace.train.progress import Curves, Echo, ProgressLines
 from headrace.train.resume import Goal, Keeper, Progress, put_counters

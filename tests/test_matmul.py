@@ -10,7 +10,7 @@ import lightning
 import pytest
 import torch
 
-from headrace.train import matmul
+from headrace import matmul
 from headrace.train import training as trainings
 from headrace.train.fit import fit
 from tiny import tiny_folder

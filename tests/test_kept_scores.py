@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from headrace import apply
 from headrace.bundle import Bundle
 from headrace.cli import run
-from headrace.errors import RecipeError, RunError
+from headrace.errors import RecipeError
 from headrace.kept_scores import KeptScores
 from headrace.predict import CUT, EMPTY, SURROGATE, UNKNOWN, device_of
 from tiny_bundle import csv_file, tiny_bundle
@@ -48,7 +49,7 @@ def failing_after(monkeypatch: pytest.MonkeyPatch, n_windows: int, error: BaseEx
     return sizes
 
 
-def cut(folder: Path, source: Path, out: Path, n_windows: int) -> None:
+def cut(folder: Path | Bundle, source: Path, out: Path, n_windows: int) -> None:
     """Interrupt a prediction after so many windows."""
     with pytest.MonkeyPatch.context() as patch:
         failing_after(patch, n_windows, KeyboardInterrupt())
@@ -110,14 +111,13 @@ def test_scores_and_flags_come_back_as_they_were(tmp_path: Path) -> None:
     flags = [(EMPTY, UNKNOWN, CUT, SURROGATE), (), (CUT,)]
     kept.write(7, scores, flags)
     again = KeptScores(tmp_path / "kept", {"a": 1})
-    assert again.n_kept == 1
     found = again.read(7, 3)
     assert found is not None
     np.testing.assert_array_equal(found[0], scores)
     assert found[1] == flags
     assert again.read(7, 4) is None
     assert again.read(8, 3) is None
-    assert KeptScores(tmp_path / "kept", {"a": 2}).n_kept == 0
+    assert KeptScores(tmp_path / "kept", {"a": 2}).read(7, 3) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nonsense", None], ids=["empty", "nonsense", "half"])
@@ -129,13 +129,81 @@ def test_a_damaged_window_is_scored_anew(tmp_path: Path, damage: bytes | None) -
     assert kept.read(0, 3) is None
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path, folder: Path) -> None:
-    theirs = tmp_path / "p.csv.partial" / "notes.txt"
+def test_no_fallen_bit_ends_a_prediction_or_changes_a_score(tmp_path: Path) -> None:
+    kept = KeptScores(tmp_path / "kept", {"a": 1})
+    scores = np.array([[0.25, 0.75]], dtype=np.float32)
+    kept.write(0, scores, [(CUT,)])
+    path = next((tmp_path / "kept").glob("*.npz"))
+    whole_file = path.read_bytes()
+    n_damaged = 0
+    for place in range(0, len(whole_file) * 8, 3):
+        changed = bytearray(whole_file)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        found = kept.read(0, 1)
+        n_damaged += found is None
+        assert found is None or (np.array_equal(found[0], scores) and found[1] == [(CUT,)])
+    assert n_damaged > len(whole_file)
+
+
+def test_windows_of_another_key_are_not_lost_before_the_end(tmp_path: Path) -> None:
+    first, second = (KeptScores(tmp_path / "kept", {"precision": name}) for name in ("fp32", "bf16"))
+    first.write(0, np.zeros((1, 2), dtype=np.float32), [()])
+    second.write(0, np.ones((1, 2), dtype=np.float32), [()])
+    found = first.read(0, 1)
+    assert found is not None
+    assert not found[0].any()
+    second.remove()
+    assert not (tmp_path / "kept").exists()
+    second.remove()
+
+
+def test_a_mistyped_precision_loses_nothing(tmp_path: Path, folder: Path) -> None:
+    source, out = csv_file(tmp_path / "a.csv", 18), tmp_path / "p.csv"
+    cut(folder, source, out, 3)
+    with pytest.raises(RecipeError, match="there is no precision 'fp16'"):
+        apply.predict_file(folder, source, out, precision="fp16")
+    assert apply.predict_file(folder, source, out).n_kept == 12
+
+
+def test_a_bundle_whose_folder_is_gone_predicts_and_one_written_anew_keeps_its_own(tmp_path: Path) -> None:
+    place = tiny_bundle(tmp_path / "bundle")
+    loaded = Bundle.load(place)
+    other = tiny_bundle(tmp_path / "other", labels=("yes", "no"))
+    shutil.rmtree(place)
+    source, out = csv_file(tmp_path / "a.csv", 12), tmp_path / "p.csv"
+    cut(loaded, source, out, 2)
+    shutil.copytree(other, place)
+    assert apply.predict_file(place, source, out).n_kept == 0
+
+
+def test_what_somebody_else_has_put_there_stays(tmp_path: Path, folder: Path) -> None:
+    theirs = tmp_path / "p.csv.partial" / "notes.npz"
     theirs.parent.mkdir()
     theirs.write_text("mine")
-    with pytest.raises(RunError, match="holds something else"):
-        apply.predict_file(folder, csv_file(tmp_path / "a.csv", 9), tmp_path / "p.csv")
+    apply.predict_file(folder, csv_file(tmp_path / "a.csv", 9), tmp_path / "p.csv")
+    assert [path.name for path in theirs.parent.iterdir()] == ["notes.npz"]
     assert theirs.read_text() == "mine"
+
+
+def test_what_a_killed_write_has_left_is_no_window_and_goes_at_the_end(tmp_path: Path) -> None:
+    kept = KeptScores(tmp_path / "kept", {"a": 1})
+    kept.write(0, np.zeros((1, 2), dtype=np.float32), [()])
+    path = next((tmp_path / "kept").glob("*.npz"))
+    path.rename(path.with_name(f".tmp-1-00-{path.name}"))
+    assert kept.read(0, 1) is None
+    kept.remove()
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_cannot_be_removed_fails_no_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = KeptScores(tmp_path / "kept", {"a": 1})
+    kept.write(0, np.zeros((1, 2), dtype=np.float32), [()])
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError("no")))
+    kept.remove()
+    assert "is left over: no" in caplog.text
 
 
 def test_a_short_file_and_a_bundle_in_memory_leave_no_folder(
@@ -145,7 +213,7 @@ def test_a_short_file_and_a_bundle_in_memory_leave_no_folder(
     monkeypatch.setattr(apply, "KeptScores", lambda path, key: seen.append(path))
     apply.predict_file(folder, csv_file(tmp_path / "a.csv", 4), tmp_path / "p.csv")
     loaded = Bundle.load(folder)
-    loaded.folder = None
+    loaded.identity = None
     apply.predict_file(loaded, csv_file(tmp_path / "b.csv", 9), tmp_path / "p.csv")
     assert seen == []
 
@@ -195,7 +263,7 @@ def test_a_prediction_that_was_killed_goes_on(tmp_path: Path, folder: Path) -> N
 def test_a_device_that_is_not_there_is_one_clear_error(tmp_path: Path, folder: Path) -> None:
     assert device_of("cpu").type == "cpu"
     assert device_of("auto").type in ("cpu", "cuda", "mps", "xpu")
-    for name in ("fpu", "cuda:999"):
+    for name in ("fpu", "cuda:999", "meta", "hpu"):
         with pytest.raises(RecipeError, match=f"the device '{name}' cannot be used") as caught:
             apply.predict_file(folder, csv_file(tmp_path / "a.csv", 4), tmp_path / "p.csv", device=name)
         assert caught.value.where == "device"

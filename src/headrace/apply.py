@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,19 +15,19 @@ from typing import Any, BinaryIO, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from headrace import plugins
 from headrace.bundle import Bundle, TextSettings, versions
 from headrace.bundle.about import Threshold
-from headrace.bundle.manifest import MANIFEST
 from headrace.data.examples import FILE, ROW, Examples, LabelSet
 from headrace.data.read import Columns, read
-from headrace.errors import BundleError, DataError, RecipeError
+from headrace.errors import BundleError, DataError, RecipeError, suggestion
 from headrace.evaluation import Evaluation
-from headrace.files import atomic_file, sha256_of_file, write_error
+from headrace.files import atomic_file, write_error
 from headrace.kept_scores import KeptScores
 from headrace.matmul import fastest_route
-from headrace.predict import POOLS, Prediction, device_of, thresholds
+from headrace.predict import POOLS, PRECISIONS, Prediction, device_of, thresholds
 from headrace.similar import rank
 from headrace.sources import OnBadRow, row_of, scratch, texts_of
 from headrace.tables import TableWriter, extension_of, write_rows
@@ -103,8 +104,8 @@ def predict_file(
     """Predict each text of a file and write one row for each, in the file's order; memory does not grow with the rows.
 
     The scores of a longer file are kept in `OUT.partial` until the output is whole: the same call, made again after
-    an interruption, computes only what is missing. They belong to this bundle, these texts and this precision; another
-    threshold takes them, too.
+    an interruption, computes only what is missing. They belong to this bundle, these texts, this precision and this
+    machine; another threshold takes them, too.
 
     The columns are `row`, `label` and `index` (or `labels`), `reason` if the bundle may abstain, `score_NAME` for each
     label, and `flags`. Rows that cannot
@@ -137,9 +138,10 @@ def predict_file(
         columns |= {"reason": str} if abstains else {}
         columns |= {**{f"score_{name}": float for name in loaded.labels}, "flags": list}
         kept = _kept(loaded, examples, out, where)
-        n_kept = 0 if kept is None else min(kept.n_kept * ROWS_KEPT, len(examples))
+        n_kept = 0
         with TableWriter(out, columns, raw=raw) as table:
-            for start, stop, predictions in _predictions(loaded, examples, threshold, progress, where, kept):
+            for start, stop, predictions, was_kept in _predictions(loaded, examples, threshold, progress, where, kept):
+                n_kept += (stop - start) * was_kept
                 found = zip(*(examples.column(name, start, stop) for name in places), strict=True)
                 rows = zip(found, predictions, strict=True)
                 table.write([[*place, *_values(p, abstains=abstains)] for place, p in rows])
@@ -169,7 +171,7 @@ def predict_rows(
     loaded = _loaded(bundle, where)
     found: list[tuple[int, Prediction]] = []
     with texts_of(loaded, source) as examples:
-        for start, stop, predictions in _predictions(loaded, examples, threshold, None, where):
+        for start, stop, predictions, _ in _predictions(loaded, examples, threshold, None, where):
             found += zip(examples.column(ROW, start, stop), predictions, strict=True)
     return found, examples
 
@@ -331,6 +333,11 @@ def with_label_columns(bundle: Bundle) -> TextSettings:
 
 def _loaded(bundle: Bundle | str | Path, where: Where) -> Bundle:
     """Return the bundle on the device that is asked for."""
+    precision = where.get("precision", "fp32")
+    if precision not in PRECISIONS:
+        raise RecipeError(
+            f"there is no precision {precision!r}", where="precision", next=suggestion(str(precision), PRECISIONS)
+        )
     name = where.get("device", None if isinstance(bundle, Bundle) else "auto")
     device = None if name is None else device_of(name)
     loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -341,16 +348,18 @@ def _loaded(bundle: Bundle | str | Path, where: Where) -> Bundle:
 
 def _kept(bundle: Bundle, examples: Examples, out: Path, where: Where) -> KeptScores | None:
     """Return what an earlier call has computed of these texts; None where it is not worth a folder."""
-    if bundle.folder is None or len(examples) <= ROWS_KEPT:
+    if bundle.identity is None or len(examples) <= ROWS_KEPT:
         return None
     device = next(bundle.classifier.parameters()).device.type
     key = {
-        "bundle": sha256_of_file(bundle.folder / MANIFEST),
+        "bundle": bundle.identity,
         "texts": examples.content_key(),
         "rows": ROWS_KEPT,
         "precision": where.get("precision", "fp32"),
         "device": device,
         "route": fastest_route() if device == "cpu" else None,
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
         "versions": versions(),
     }
     return KeptScores(partial_folder(out), key)
@@ -397,15 +406,17 @@ def _predictions(
     progress: Progress | None,
     where: Where,
     kept: KeptScores | None = None,
-) -> Iterator[tuple[int, int, list[Prediction]]]:
+) -> Iterator[tuple[int, int, list[Prediction], bool]]:
+    """Yield (start, stop) of each window, its predictions, and whether its scores were kept."""
     precision = where.get("precision", "fp32")
     for window, (start, stop) in enumerate(examples.batches(ROWS_AT_A_TIME if kept is None else ROWS_KEPT)):
         found = None if kept is None else kept.read(window, stop - start)
+        was_kept = found is not None
         if found is None:
             found = bundle.scores_and_flags(examples.texts(start, stop), precision=precision)
             if kept is not None:
                 kept.write(window, *found)
-        yield start, stop, bundle.answers(*found, threshold)
+        yield start, stop, bundle.answers(*found, threshold), was_kept
         if progress is not None:
             progress(stop, len(examples))
 

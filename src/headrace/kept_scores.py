@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headrace.errors import RunError
-from headrace.files import TEMPORARY_PREFIX, atomic_file, write_error, write_text
+from headrace.files import TEMPORARY_PREFIX, atomic_file
 from headrace.predict import CUT, EMPTY, SURROGATE, UNKNOWN
 
-_KEY = "key.json"
+logger = getLogger(__name__)
+
 _FLAGS = (EMPTY, UNKNOWN, CUT, SURROGATE)  # by bit
+_KEY_DIGITS = 16
+#: A window of any key, or what a write that was killed has left of one: no other file is touched.
+_OURS = re.compile(rf"({re.escape(TEMPORARY_PREFIX)}.*)?[0-9a-f]{{{_KEY_DIGITS}}}-\d{{6,}}\.npz")
 
 
 class KeptScores:
-    """Scores and flags of consecutive windows of texts, in a folder of their own.
+    """Scores and flags of consecutive windows of texts, a file each, in a folder beside the output.
 
-    What stands in a folder of another key is removed. A window that was cut while it was written is not there.
+    The names of the files begin with the hash of what the scores depend on. So windows of another key are neither taken
+    nor lost, and a window that was cut while it was written is not there.
 
     Args:
-        folder: Made if need be.
+        folder: Made when the first window is written.
         key: What the scores depend on.
-
-    Attributes:
-        n_kept: Windows that an earlier call left.
-
-    Raises:
-        RunError: The folder cannot be written, or holds something else.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
-        written = json.dumps(dict(key), indent=2, sort_keys=True)
-        if not self._is_of(written):
-            write_text(folder / _KEY, written)
-        self.n_kept = len(list(folder.glob("*.npz")))
+        written = json.dumps(dict(key), sort_keys=True)
+        self._key = hashlib.sha256(written.encode()).hexdigest()[:_KEY_DIGITS]
 
     def read(self, window: int, n_texts: int) -> tuple[np.ndarray, list[tuple[str, ...]]] | None:
         """Return scores, [texts, labels] float32, and the flags of each text; None where they are not kept."""
@@ -49,8 +47,18 @@ class KeptScores:
                 scores, bits = kept["scores"], kept["flags"]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None  # damaged: it is computed anew
+        # damaged, and computed anew; the last two are what zipfile makes of a bit that fell in its header
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
+            logger.warning("%s cannot be read and is computed anew: %s", self._path(window), error)
+            return None
         if scores.ndim != 2 or scores.dtype != np.float32 or len(scores) != n_texts or bits.shape != (n_texts,):
             return None
         return scores, [tuple(name for bit, name in enumerate(_FLAGS) if one >> bit & 1) for one in bits.tolist()]
@@ -66,36 +74,17 @@ class KeptScores:
             np.savez(file, scores=scores, flags=bits)
 
     def remove(self) -> None:
-        """Remove the folder with all that is kept.
-
-        Raises:
-            RunError: It cannot be removed.
-        """
+        """Remove all windows, those of other keys, too, and the folder unless somebody else's files stand in it."""
         try:
-            shutil.rmtree(self.folder)
+            for path in self.folder.iterdir():
+                if _OURS.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
         except FileNotFoundError:
-            pass  # another call of the same has ended first
-        except OSError as error:
-            raise write_error(self.folder, error) from error
-
-    def _is_of(self, written: str) -> bool:
-        """Return whether the folder is that of this key; one of another key is removed, and so is one half made."""
-        if not self.folder.exists():
-            return False
-        try:
-            if (self.folder / _KEY).read_text("utf-8") == written:
-                return True
-        except FileNotFoundError:
-            if any(not path.name.startswith(TEMPORARY_PREFIX) for path in self.folder.iterdir()):
-                raise RunError(
-                    "the folder in which finished scores are kept holds something else",
-                    where=str(self.folder),
-                    next="move it away, or choose another name for the output",
-                ) from None
-        except (OSError, ValueError):
-            pass  # damaged: what was kept under it is computed anew
-        self.remove()
-        return False
+            pass  # nothing was kept, or another call of the same has ended first
+        except OSError as error:  # the output is whole: what is left over fails nobody
+            logger.warning("%s is left over: %s", self.folder, error)
 
     def _path(self, window: int) -> Path:
-        return self.folder / f"{window:06}.npz"
+        return self.folder / f"{self._key}-{window:06}.npz"

@@ -17,7 +17,7 @@ def keep_pages() -> None:
     """Let the C library keep the pages of freed tensors for the next ones, for the rest of the process.
 
     By default glibc gives the end of its heap back whenever some megabytes of it are free, so that each micro-batch
-    fetches its pages anew: a seventh of a step's time. Who trains gives back what piles up. Does nothing where there
+    fetches its pages anew. Who trains gives back what piles up. Does nothing where there
     is no such call; who has set glibc's own variables keeps them.
     """
     if any(name in os.environ for name in ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):

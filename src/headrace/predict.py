@@ -110,8 +110,8 @@ def device_of(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device).zero_()
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        torch.zeros(1, device=device).item()  # `meta` is a device, but has no numbers
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise RecipeError(
             f"the device {name!r} cannot be used: {reason}", where="device", next="auto, cpu, or such as cuda:0"

@@ -223,8 +223,8 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_attention, "PIECE_CELLS", request.param)
 
 
-def three_texts(dtype: torch.dtype) -> tuple[Packed, list[torch.Tensor]]:
-    packed = Packed.of((torch.arange(6) < LENGTHS_OF_THREE[:, None]).long())
+def three_texts(dtype: torch.dtype, narrow: int = 1) -> tuple[Packed, list[torch.Tensor]]:
+    packed = Packed.of((torch.arange(6) < LENGTHS_OF_THREE[:, None]).long(), narrow=narrow)
     drawn = torch.Generator().manual_seed(4)
     return packed, [torch.randn(1, 2, 13, 4, generator=drawn, dtype=torch.float64).to(dtype) for _ in range(3)]
 
@@ -232,8 +232,9 @@ def three_texts(dtype: torch.dtype) -> tuple[Packed, list[torch.Tensor]]:
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_the_gradient_is_that_of_the_attention_with_its_mask(dropout: float, window: int | None) -> None:
-    packed, inputs = three_texts(torch.float64)
+@pytest.mark.parametrize("narrow", [1, 4])
+def test_the_gradient_is_that_of_the_attention_with_its_mask(narrow: int, dropout: float, window: int | None) -> None:
+    packed, inputs = three_texts(torch.float64, narrow)
 
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(9)
@@ -244,8 +245,9 @@ def test_the_gradient_is_that_of_the_attention_with_its_mask(dropout: float, win
 
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("window", [None, 3])
-def test_each_text_attends_to_itself_alone(window: int | None) -> None:
-    packed, inputs = three_texts(torch.float32)
+@pytest.mark.parametrize("narrow", [1, 4, 32])
+def test_each_text_attends_to_itself_alone(narrow: int, window: int | None) -> None:
+    packed, inputs = three_texts(torch.float32, narrow)
     found = packed_attention(*inputs, packed, scale=0.7, dropout=0.0, window=window)
     for start, length in zip([0, 6, 11], LENGTHS_OF_THREE.tolist(), strict=True):
         query, key, value = (tensor[0, :, start : start + length] for tensor in inputs)
@@ -285,6 +287,19 @@ def test_a_step_draws_each_layers_masks_anew(tmp_path: Path) -> None:
     torch.manual_seed(5)
     assert torch.equal(first, model(batch))
     assert not torch.equal(first, second)
+
+
+def test_groups_of_short_texts_have_even_rows_and_long_ones_none() -> None:
+    lengths = torch.tensor([70, 70, 64, 40, 33, 30, 3])
+    packed = Packed.of((torch.arange(70) < lengths[:, None]).long(), narrow=32)
+    widths = {group.width for group in packed.groups}
+    assert widths <= {70, 64, 32}
+    assert 70 in widths
+    assert packed.groups[0].stop == 140
+    assert packed.groups[-1].ended is not None
+    plain = Packed.of((torch.arange(70) < lengths[:, None]).long())
+    assert torch.equal(plain.tokens, packed.tokens)
+    assert {group.width for group in plain.groups} <= set(lengths.tolist())
 
 
 @pytest.mark.parametrize("seed", range(6))

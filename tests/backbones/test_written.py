@@ -12,6 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from headrace.backbones import _config, _pretrained, transformer
 from headrace.backbones._encoder import Transformer
 from headrace.backbones._written import Written
+from headrace.backbones._written_heads import head_rate
 from headrace.errors import ModelError
 from headrace.text.batch import Batch
 from tiny_models import make_batch
@@ -216,13 +217,32 @@ def test_a_setting_that_is_not_known_here_goes_through_transformers(family: str,
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("hidden_size", 10**9), ("num_attention_heads", 3), ("vocab_size", -1), ("auto_map", {"AutoModel": "x.Y"})],
+    [
+        *(("hidden_size", 10**9), ("num_attention_heads", 3), ("vocab_size", -1), ("auto_map", {"AutoModel": "x.Y"})),
+        *(("type_vocab_size", "x"), ("hidden_act", ["gelu"]), ("model_type", ["bert"])),
+    ],
 )
 def test_a_config_that_was_changed_is_refused_as_ever(key: str, value: object) -> None:
     config = config_of("bert")
     config["architecture"][key] = value
     with pytest.raises(ModelError):
         transformer.build(config)
+
+
+def test_a_model_without_a_padding_token_goes_through_transformers() -> None:
+    found = transformer.build(config_of("bert", pad_token_id=None))
+    assert not isinstance(found.model, Written)
+
+
+@pytest.mark.parametrize("rate", ["x", 2.0, True, [0.1]])
+def test_a_head_with_a_rate_that_makes_no_sense_is_not_written_out(rate: object) -> None:
+    assert head_rate({"classifier_dropout": rate, "hidden_dropout_prob": 0.1}) is None
+    assert head_rate({"classifier_dropout": None, "hidden_dropout_prob": 0.25}) == 0.25
+    assert head_rate({"seq_classif_dropout": rate}) is None
+    config = config_of("bert", classifier_dropout=0.5)
+    assert isinstance(transformer.build_native(config, labels=("a", "b")).encoder, Written)
+    config["architecture"]["classifier_dropout"] = rate
+    assert transformer._written_native(config["architecture"], 2) is None
 
 
 def test_a_new_encoder_has_weights_as_bert_draws_them() -> None:

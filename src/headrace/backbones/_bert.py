@@ -56,7 +56,7 @@ def sizes_of(architecture: Mapping[str, Any], *, pooler: bool) -> Sizes | None:
     if not {embedding, *_NAMES.values()} <= set(architecture):
         return None
     found = Sizes(embedding_width=architecture[embedding], **{k: architecture[name] for k, name in _NAMES.items()})
-    return found if found.are_sane and found.n_segments > 0 and found.activation in ACTIVATIONS else None
+    return found if found.are_sane and found.n_segments > 0 else None
 
 
 class BertEncoder(Written):

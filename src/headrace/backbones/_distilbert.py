@@ -48,7 +48,7 @@ def sizes_of(architecture: Mapping[str, Any], *, pooler: bool) -> Sizes | None:
         return None
     own = {key: architecture[name] for key, name in _NAMES.items()}
     found = Sizes(n_segments=0, embedding_width=own["width"], eps=_EPS, **own)
-    return found if found.are_sane and found.activation in ACTIVATIONS else None
+    return found if found.are_sane else None
 
 
 class DistilBertEncoder(Written):

@@ -58,9 +58,11 @@ class Sizes(NamedTuple):
     @property
     def are_sane(self) -> bool:
         """Whether an encoder can have them; transformers tells the user what is wrong with others."""
-        whole = [self.n_words, self.n_positions, self.embedding_width, self.width, self.between]
-        whole += [self.n_layers, self.n_heads, self.n_segments + 1, self.pad_id + 1]
-        if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in whole):
+        least_one = [self.n_words, self.n_positions, self.embedding_width, self.width, self.between]
+        least_one += [self.n_layers, self.n_heads]
+        if any(type(size) is not int for size in (*least_one, self.n_segments, self.pad_id)):
+            return False
+        if min(least_one) < 1 or min(self.n_segments, self.pad_id) < 0 or self.activation not in tuple(ACTIVATIONS):
             return False
         if any(getattr(self, name) > most for name, most in _MOST.items()):
             return False

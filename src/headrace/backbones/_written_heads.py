@@ -30,14 +30,14 @@ class WrittenNative(nn.Module):
     Args:
         encoder: With its pooler for BERT.
         n_labels: Outputs.
+        rate: Of the head's dropout, in [0, 1).
     """
 
-    def __init__(self, encoder: Written, n_labels: int) -> None:
+    def __init__(self, encoder: Written, n_labels: int, rate: float) -> None:
         super().__init__()
         self.base_model_prefix = _PREFIXES.get(encoder.config.model_type, _ROBERTA)
         self.add_module(self.base_model_prefix, encoder)
         width = encoder.config.hidden_size
-        rate = _rate(encoder.architecture)
         if self.base_model_prefix == "bert":
             self.dropout = nn.Dropout(rate)
             self.classifier: nn.Module = nn.Linear(width, n_labels)
@@ -99,8 +99,11 @@ def needs_pooler(family: str) -> bool:
     return family == "bert"
 
 
-def _rate(architecture: Mapping[str, Any]) -> float:
-    if "seq_classif_dropout" in architecture:
-        return float(architecture["seq_classif_dropout"])
-    own = architecture.get("classifier_dropout")
-    return float(architecture["hidden_dropout_prob"] if own is None else own)
+def head_rate(architecture: Mapping[str, Any]) -> float | None:
+    """Return the dropout rate of the family's own head, or None where the config says none that makes sense."""
+    name = "seq_classif_dropout" if "seq_classif_dropout" in architecture else "classifier_dropout"
+    rate: Any = architecture.get(name)
+    if rate is None and name == "classifier_dropout":
+        rate = architecture.get("hidden_dropout_prob")
+    is_rate = not isinstance(rate, bool) and isinstance(rate, int | float) and 0 <= rate < 1
+    return float(rate) if is_rate else None

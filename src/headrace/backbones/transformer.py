@@ -13,7 +13,7 @@ from typing import Any
 from headrace.backbones import _bert, _distilbert
 from headrace.backbones._encoder import NativeTransformer, Transformer
 from headrace.backbones._written import Written
-from headrace.backbones._written_heads import WrittenNative, needs_pooler
+from headrace.backbones._written_heads import WrittenNative, head_rate, needs_pooler
 
 __all__ = [
     "NativeTransformer",
@@ -141,7 +141,7 @@ def _written(architecture: object, *, pooler: bool) -> Written | None:
     """Return the encoder of a config, or None where it is not one of those that are written out."""
     if not isinstance(architecture, Mapping):
         return None
-    family = architecture.get("model_type")
+    family = str(architecture.get("model_type"))
     if family in _bert.FAMILIES:
         sizes = _bert.sizes_of(architecture, pooler=pooler)
         return None if sizes is None else _bert.BertEncoder(architecture, sizes, pooler=pooler)
@@ -156,8 +156,8 @@ def _written_native(architecture: object, n_labels: int) -> WrittenNative | None
     if not isinstance(architecture, Mapping):
         return None
     pooler = needs_pooler(str(architecture.get("model_type")))
-    encoder = _written(architecture, pooler=pooler)
-    return None if encoder is None else WrittenNative(encoder, n_labels)
+    encoder, rate = _written(architecture, pooler=pooler), head_rate(architecture)
+    return None if encoder is None or rate is None else WrittenNative(encoder, n_labels, rate)
 
 
 def _pretrained() -> ModuleType:

@@ -59,6 +59,7 @@ class Bundle:
         about: Task, text settings, versions and so on.
         decision: From logits to scores and answers: calibration, thresholds, abstention.
         folder: Where it was loaded from; None for one in memory.
+        identity: A hash of all files that it was loaded from; None for one in memory.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Bundle:
         self.subwords = subwords
         self.about = about
         self.folder = folder
+        self.identity: str | None = None
         self.recipe_yaml = recipe
         kind = plugins.kind_of_task(about.task)
         self.decision = (
@@ -97,9 +99,11 @@ class Bundle:
         except (TypeError, ValueError) as error:
             raise damaged(folder / manifest.BUNDLE, f"its tokenizer settings: {error}") from error
         try:
-            return cls(classifier, subwords, about, folder=folder, recipe=checked.text(manifest.RECIPE))
+            found = cls(classifier, subwords, about, folder=folder, recipe=checked.text(manifest.RECIPE))
         except ValueError as error:
             raise damaged(folder / manifest.BUNDLE, f"its decision: {error}") from error
+        found.identity = checked.identity
+        return found
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class CheckedFiles:
 
     folder: Path
     names: frozenset[str]
+    identity: str  # a hash of all their hashes
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the content of a JSON file, which must be an object.
@@ -85,7 +87,8 @@ def check_files(folder: Path) -> CheckedFiles:
         raise _damaged_manifest(folder, f"it does not list {absent[0]}")
     for name, entry in listed.items():
         _check_file(folder, name, entry)
-    return CheckedFiles(folder, frozenset(listed))
+    identity = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    return CheckedFiles(folder, frozenset(listed), identity)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -39,6 +39,14 @@ class MemoryGiver(lightning.Callback):
             give_back()
             self._next = time.monotonic() + GIVE_BACK_EVERY_S
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Give back what batches of other sizes have left."""
+        give_back()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Give back what nobody needs any more."""
+        give_back()
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory could not be had: the processor's or an accelerator's."""

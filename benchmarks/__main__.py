@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = (("second_run.py", []), ("prepare_million.py", []), ("resume.py", ["--kills", "20"]))
+SCRIPTS = (
+    ("second_run.py", []),
+    ("prepare_million.py", []),
+    ("resume.py", ["--kills", "20"]),
+    ("training.py", ["--summary"]),
+)
 
 
 def main() -> int:

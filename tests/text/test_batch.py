@@ -12,6 +12,7 @@ from headrace.errors import RecipeError
 from headrace.text.batch import batches_by_length, collate, micro_batches, token_batches
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
+from headrace.train.data import packed_tokens
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=0, max_size=80).map(lambda found: np.array(found, dtype=np.int32))
 
@@ -155,3 +156,8 @@ def test_token_batches_are_about_equally_full() -> None:
     lengths = np.full(32, 100)
     sizes = [len(group) for group in token_batches(lengths, max_texts=32, max_tokens=2048)]
     assert sizes == [16, 16]
+
+
+@pytest.mark.parametrize(("longest", "n_tokens"), [(3, 2048), (256, 2048), (400, 3200), (512, 4096), (8192, 4096)])
+def test_a_pass_of_packed_texts_holds_eight_of_the_longest_within_bounds(longest: int, n_tokens: int) -> None:
+    assert packed_tokens(np.array([2, longest, 1])) == n_tokens

@@ -26,9 +26,11 @@ CPU_PASS_TOKENS = 150
 GPU_PASS_TOKENS = 1 << 20
 # A pass that costs more than any padding: the step stays in one piece.
 WHOLE_STEP = 1 << 50
-# Texts that are laid end to end: with MiniLM on a CPU passes of 2,048 tokens gave 4.2 texts/s, of 4,096 4.0, a whole
-# step of some 7,000 tokens 3.4 (one thread, float32; a short probe, not a benchmark): the activations stay in the cache.
+# Texts that are laid end to end, on a CPU, where the activations of more leave the cache. Short probes with MiniLM, texts/s:
+# float32, one thread, AVX2: passes of 2,048 tokens 4.2, of 4,096 4.0, a whole step of some 7,000 3.4;
+# bf16, two threads, AVX-512: up to 512 tokens a text 14.8, 16.8, of 8,192 14.8; up to 256 the first two alike.
 PACKED_TOKENS = 2048
+MAX_PACKED_TOKENS = 4096
 VALID_BATCH_TOKENS = 8192
 VALID_BATCH_TEXTS = 128
 
@@ -124,10 +126,15 @@ class Steps(Dataset[StepBatch]):
         """Return the rows of each micro-batch of a step's rows."""
         lengths = self.part.lengths_of(rows)
         if self.packs:
-            groups = token_batches(lengths, max_texts=self.micro_batch, max_tokens=PACKED_TOKENS)
+            groups = token_batches(lengths, max_texts=self.micro_batch, max_tokens=packed_tokens(lengths))
         else:
             groups = micro_batches(lengths, max_texts=self.micro_batch, pass_tokens=self.pass_tokens)
         return [rows[group] for group in groups]
+
+
+def packed_tokens(lengths: np.ndarray) -> int:
+    """Return how many tokens a pass of texts that are laid end to end has at most: eight of the longest, within bounds."""
+    return int(np.clip(8 * lengths.max(), PACKED_TOKENS, MAX_PACKED_TOKENS))
 
 
 class Chunks(Dataset[Batch]):

@@ -18,10 +18,10 @@ from headrace.text.plan import Plan
 from headrace.train.data import (
     CPU_PASS_TOKENS,
     GPU_PASS_TOKENS,
-    PACKED_TOKENS,
     VALID_BATCH_TEXTS,
     VALID_BATCH_TOKENS,
     StepSampler,
+    packed_tokens,
 )
 from headrace.train.language.corpus import Corpus
 from headrace.train.language.streams import Streams
@@ -206,7 +206,7 @@ class MaskedSteps:
             lengths = self.train.lengths_of(rows)
             max_texts = min(self.micro_batch or len(rows), len(rows))
             if self.packs:
-                groups = token_batches(lengths, max_texts=max_texts, max_tokens=PACKED_TOKENS)
+                groups = token_batches(lengths, max_texts=max_texts, max_tokens=packed_tokens(lengths))
             else:
                 groups = micro_batches(lengths, max_texts=max_texts, pass_tokens=pass_tokens)
             n_tokens = int(lengths.sum())

@@ -20,7 +20,7 @@ DEFAULT, ONEDNN = "default", "onednn"
 MIN_GAIN = 1.15
 #: Largest relative error of a product of float32 over 384 terms; bfloat16 has 1e-3.
 MAX_ERROR = 1e-5
-_SHAPE = (2048, 384, 1536)
+_SHAPE = (512, 384, 1536)
 _N_TRIES = 5
 
 

@@ -16,7 +16,7 @@ from headrace import plugins
 from headrace.decide.calibration import NONE
 from headrace.decide.decision import Decision
 from headrace.errors import RecipeError, suggestion
-from headrace.matmul import DEFAULT, fastest_route, routed
+from headrace.matmul import fastest_route, routed
 from headrace.model import Classifier
 from headrace.text.batch import Batch, Tokens, batches_by_length, collate
 from headrace.text.store import TokenStore
@@ -27,8 +27,6 @@ PRECISIONS = ("fp32", "bf16")
 MAX_TOKENS_CPU = 4096
 MAX_TOKENS = 16_384
 MAX_TEXTS = 256
-# A second of work or so: from here on it pays to find out which library multiplies faster, some hundredths of a second.
-MANY_TOKENS = 1 << 15
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
 POOLS = ("mean", "cls", "max", "concat", "pooler")
 
@@ -47,8 +45,8 @@ class Compute(TypedDict, total=False):
         device: Where; the classifier is moved there and stays. By default where its weights are.
         precision: `fp32`, or `bf16` (autocast; scores move by about 1e-2).
         max_tokens: Tokens of a batch, padding included; by default 4,096 on a CPU, else 16,384. A longer text goes alone.
-        route: Which library multiplies float32 matrices on a CPU, see `headrace.matmul`; by default the faster one where
-            there are MANY_TOKENS (scores move by about 1e-7). Scores that are to be equal to the bit need the same.
+        route: Which library multiplies float32 matrices on a CPU, see `headrace.matmul`; by default the faster one. Scores
+            that are to be equal to the bit in two processes need the same; otherwise they may differ by about 1e-7.
         progress: Called with the texts that are done and all texts, after each batch.
     """
 
@@ -367,8 +365,7 @@ def _passes(
         if device.type == "cpu" and any(np.ptp(texts.lengths[rows]) for rows in groups):
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
         if device.type == "cpu" and precision == "fp32":
-            route = compute.get("route") or (fastest_route() if np.sum(texts.lengths) >= MANY_TOKENS else DEFAULT)
-            stack.enter_context(routed(route))
+            stack.enter_context(routed(compute.get("route") or fastest_route()))
         for rows in groups:
             batch = collate(texts, rows, None, **tokens).to(device)
             with torch.inference_mode(), _autocast(device, precision):

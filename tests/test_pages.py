@@ -37,7 +37,7 @@ def test_pages_are_kept_unless_somebody_has_set_glibc_already(monkeypatch: pytes
     for name in ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     pages.keep_pages()
-    assert asked == [(-1, 1 << 30), (-3, 32 << 20)]
+    assert asked == [(-1, 256 << 20), (-3, 32 << 20)]
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     pages.keep_pages()
     assert len(asked) == 2

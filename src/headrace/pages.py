@@ -10,7 +10,7 @@ from functools import cache
 
 # Of mallopt(3): how large a free end of the heap may be, and from which size on a block has pages of its own.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_TRIM_BYTES, _MMAP_BYTES = 1 << 30, 32 << 20
+_TRIM_BYTES, _MMAP_BYTES = 256 << 20, 32 << 20
 
 
 def keep_pages() -> None:

@@ -86,7 +86,8 @@ SICK: dict[str, dict[str, Any]] = {
     "frozen_backbone": {"fit__layer_decay": 1e-9},
     "loss_never_moved": {"fit__learning_rate": 1e-9},
     "constant_predictions": {"fit__learning_rate": 0.5, "fit__schedule": "constant"},
-    "learning_rate_too_high": {"fit__learning_rate": 0.5, "fit__schedule": "constant", "fit__batch_size": 4},
+    # at 0.5 it depends on the rounding of the processor whether the loss rises by more than chance
+    "learning_rate_too_high": {"fit__learning_rate": 10.0, "fit__schedule": "constant", "fit__batch_size": 4},
     "no_better_than_majority": {"prefix": "coin-"},
     "no_better_than_baseline": {"baseline": True},
     "overfitting": {"prefix": "coin-", "data__limit": 60, "fit__epochs": 30},

@@ -22,12 +22,12 @@ from headrace.bundle import Bundle, TextSettings, versions
 from headrace.bundle.about import Threshold
 from headrace.data.examples import FILE, ROW, Examples, LabelSet
 from headrace.data.read import Columns, read
-from headrace.errors import BundleError, DataError, RecipeError, suggestion
+from headrace.errors import BundleError, DataError, RecipeError
 from headrace.evaluation import Evaluation
 from headrace.files import atomic_file, write_error
 from headrace.kept_scores import KeptScores
 from headrace.matmul import fastest_route
-from headrace.predict import POOLS, PRECISIONS, Prediction, device_of, thresholds
+from headrace.predict import POOLS, Prediction, device_of, known_precision, thresholds
 from headrace.similar import rank
 from headrace.sources import OnBadRow, row_of, scratch, texts_of
 from headrace.tables import TableWriter, extension_of, write_rows
@@ -333,11 +333,7 @@ def with_label_columns(bundle: Bundle) -> TextSettings:
 
 def _loaded(bundle: Bundle | str | Path, where: Where) -> Bundle:
     """Return the bundle on the device that is asked for."""
-    precision = where.get("precision", "fp32")
-    if precision not in PRECISIONS:
-        raise RecipeError(
-            f"there is no precision {precision!r}", where="precision", next=suggestion(str(precision), PRECISIONS)
-        )
+    known_precision(where.get("precision", "fp32"))  # refused before anything is read
     name = where.get("device", None if isinstance(bundle, Bundle) else "auto")
     device = None if name is None else device_of(name)
     loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)

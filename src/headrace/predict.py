@@ -98,6 +98,17 @@ class Prediction:
         return {**answer, "scores": dict(self.scores), "flags": list(self.flags)}
 
 
+def known_precision(name: str) -> str:
+    """Return the precision of that name.
+
+    Raises:
+        RecipeError: There is no such precision.
+    """
+    if name not in PRECISIONS:
+        raise RecipeError(f"there is no precision {name!r}", where="precision", next=suggestion(str(name), PRECISIONS))
+    return name
+
+
 def device_of(name: str) -> torch.device:
     """Return the device of a name: `auto` is the accelerator where there is one, else the CPU.
 
@@ -347,11 +358,7 @@ def _passes(
         compute: See `Compute`.
         first_alone: Whether of the last hidden states the function asks only for each text's first one.
     """
-    precision = compute.get("precision", "fp32")
-    if precision not in PRECISIONS:
-        raise RecipeError(
-            f"there is no precision {precision!r}", where="precision", next=suggestion(str(precision), PRECISIONS)
-        )
+    precision = known_precision(compute.get("precision", "fp32"))
     if "device" in compute:
         classifier.to(compute["device"])
     device = next(classifier.parameters()).device

@@ -15,6 +15,7 @@ import pytest
 
 import headrace
 from headrace import apply
+from headrace.apply import where
 from headrace.bundle import Bundle
 from headrace.decide.calibration import Calibration
 from headrace.decide.decision import Decision
@@ -54,7 +55,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def test_rows_come_out_as_they_went_in_however_many_are_held(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
-    monkeypatch.setattr(apply, "ROWS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(where, "ROWS_AT_A_TIME", at_a_time)
     texts = [*(row["text"] for row in rows(7)), "", "=SUM(1)", 'a "quoted" one, with a comma', "two\nlines"]
     with open(tmp_path / "a.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["other", "text"], *(["x", text] for text in texts)])
@@ -269,7 +270,7 @@ def test_a_threshold_that_does_not_suit_is_told_before_the_data_are_read(tmp_pat
 def test_evaluate_counts_every_row_once_and_writes_its_files(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr(where, "ROWS_AT_A_TIME", 4)
     found = headrace.evaluate(bundle, csv_file(tmp_path / "a.csv", 10), out=tmp_path / "out")
     predicted = [p.label for p in bundle.predict([row["text"] for row in rows(10)])]
     right = sum(label == row["label"] for label, row in zip(predicted, rows(10), strict=True))
@@ -340,7 +341,7 @@ def test_an_evaluation_needs_to_know_the_labels_column(tmp_path: Path, recipe: s
 def test_vectors_are_written_in_order_without_pickle(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr(where, "ROWS_AT_A_TIME", 4)
     path = csv_file(tmp_path / "a.csv", 10)
     assert apply.embed_file(bundle, path, tmp_path / "v.npy") == (10, 32)
     vectors = np.load(tmp_path / "v.npy", allow_pickle=False)
@@ -365,10 +366,18 @@ def test_other_endings_and_poolings_are_refused(tmp_path: Path, bundle: Bundle) 
 
 
 def test_the_nearest_text_of_a_text_is_itself(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr(where, "ROWS_AT_A_TIME", 4)
     path = csv_file(tmp_path / "a.csv", 10)
     found = apply.similar_in_file(bundle, rows(10)[7]["text"], path, top=3)
     assert (found[0].row, found[0].text) == (9, rows(10)[7]["text"])
     assert found[0].cosine == pytest.approx(1, abs=1e-5)
     assert [match.cosine for match in found] == sorted((match.cosine for match in found), reverse=True)
     assert len(apply.similar_in_file(bundle, "x", path, top=50)) == 10
+
+
+def test_free_pages_go_back_after_each_window(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(where, "ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr(where, "give_back", lambda: given.append(1))
+    apply.predict_file(bundle, rows(10), tmp_path / "p.csv")
+    assert len(given) == 3

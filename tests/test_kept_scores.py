@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from headrace import apply
+from headrace.apply import predictions
 from headrace.bundle import Bundle
 from headrace.cli import run
 from headrace.errors import RecipeError
-from headrace.kept_scores import KeptScores
+from headrace.kept_scores import KeptScores, remove_windows
 from headrace.predict import CUT, EMPTY, SURROGATE, UNKNOWN, device_of
 from tiny_bundle import csv_file, tiny_bundle
 
@@ -31,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(apply, "ROWS_KEPT", 4)
+    monkeypatch.setattr(predictions, "ROWS_KEPT", 4)
 
 
 def failing_after(monkeypatch: pytest.MonkeyPatch, n_windows: int, error: BaseException) -> list[int]:
@@ -153,9 +154,9 @@ def test_windows_of_another_key_are_not_lost_before_the_end(tmp_path: Path) -> N
     found = first.read(0, 1)
     assert found is not None
     assert not found[0].any()
-    second.remove()
+    remove_windows(second.folder)
     assert not (tmp_path / "kept").exists()
-    second.remove()
+    remove_windows(second.folder)
 
 
 def test_a_mistyped_precision_loses_nothing(tmp_path: Path, folder: Path) -> None:
@@ -192,7 +193,7 @@ def test_what_a_killed_write_has_left_is_no_window_and_goes_at_the_end(tmp_path:
     path = next((tmp_path / "kept").glob("*.npz"))
     path.rename(path.with_name(f".tmp-1-00-{path.name}"))
     assert kept.read(0, 1) is None
-    kept.remove()
+    remove_windows(kept.folder)
     assert not (tmp_path / "kept").exists()
 
 
@@ -202,7 +203,7 @@ def test_what_cannot_be_removed_fails_no_prediction(
     kept = KeptScores(tmp_path / "kept", {"a": 1})
     kept.write(0, np.zeros((1, 2), dtype=np.float32), [()])
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError("no")))
-    kept.remove()
+    remove_windows(kept.folder)
     assert "is left over: no" in caplog.text
 
 
@@ -210,12 +211,20 @@ def test_a_short_file_and_a_bundle_in_memory_leave_no_folder(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Path] = []
-    monkeypatch.setattr(apply, "KeptScores", lambda path, key: seen.append(path))
+    monkeypatch.setattr(predictions, "KeptScores", lambda path, key: seen.append(path))
     apply.predict_file(folder, csv_file(tmp_path / "a.csv", 4), tmp_path / "p.csv")
     loaded = Bundle.load(folder)
     loaded.identity = None
     apply.predict_file(loaded, csv_file(tmp_path / "b.csv", 9), tmp_path / "p.csv")
     assert seen == []
+
+
+def test_a_short_file_removes_what_a_long_one_has_left_at_the_same_place(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "p.csv"
+    cut(folder, csv_file(tmp_path / "a.csv", 12), out, 2)
+    assert apply.partial_folder(out).is_dir()
+    assert apply.predict_file(folder, csv_file(tmp_path / "a.csv", 3), out).n_kept == 0
+    assert not apply.partial_folder(out).exists()
 
 
 def test_the_command_says_that_it_goes_on(
@@ -238,7 +247,7 @@ def test_a_prediction_that_was_killed_goes_on(tmp_path: Path, folder: Path) -> N
         "import sys, time\n"
         "from headrace import apply\n"
         "from headrace.bundle import Bundle\n"
-        "apply.ROWS_KEPT = 4\n"
+        "apply.predictions.ROWS_KEPT = 4\n"
         "real = Bundle.scores_and_flags\n"
         "def slowly(*given, **compute):\n"
         "    time.sleep(float(sys.argv[4]))\n"
@@ -250,7 +259,8 @@ def test_a_prediction_that_was_killed_goes_on(tmp_path: Path, folder: Path) -> N
     environment = {**os.environ, "HEADRACE_CACHE": str(tmp_path / "cache")}
     running = subprocess.Popen([*command, "0.2"], env=environment)
     deadline = time.monotonic() + 120
-    while len(list(apply.partial_folder(out).glob("*.npz"))) < 3 and time.monotonic() < deadline:
+    # a window that is still being written begins with a dot
+    while len(list(apply.partial_folder(out).glob("[!.]*.npz"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)
     running.wait()

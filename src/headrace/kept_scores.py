@@ -73,18 +73,19 @@ class KeptScores:
         with atomic_file(self._path(window)) as file:
             np.savez(file, scores=scores, flags=bits)
 
-    def remove(self) -> None:
-        """Remove all windows, those of other keys, too, and the folder unless somebody else's files stand in it."""
-        try:
-            for path in self.folder.iterdir():
-                if _OURS.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
-        except FileNotFoundError:
-            pass  # nothing was kept, or another call of the same has ended first
-        except OSError as error:  # the output is whole: what is left over fails nobody
-            logger.warning("%s is left over: %s", self.folder, error)
-
     def _path(self, window: int) -> Path:
         return self.folder / f"{self._key}-{window:06}.npz"
+
+
+def remove_windows(folder: Path) -> None:
+    """Remove all windows of a folder, of any key, and the folder unless somebody else's files stand in it."""
+    try:
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # nothing was kept, or another call of the same has ended first
+    except OSError as error:  # the output is whole: what is left over fails nobody
+        logger.warning("%s is left over: %s", folder, error)

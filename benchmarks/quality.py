@@ -95,7 +95,20 @@ def with_headrace(name: str, overrides: list[str], out: Path) -> dict[str, Any]:
         "valid": [record["valid"] for record in history],
         "n_train": report["data"]["splits"]["train"]["rows"],
         "n_test": report["n_rows"],
+        **evidence(report),
     }
+
+
+def evidence(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what a report says of its decisions, its baseline and its forecast, without what only plots need."""
+    left_out = {"reliability", "curve"}
+
+    def plain(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {name: plain(value) for name, value in found.items() if name not in left_out}
+        return found
+
+    return {name: plain(report.get(name)) for name in ("decide", "baseline", "forecast")}
 
 
 def prepared_rows(name: str, overrides: list[str]) -> tuple[Any, Any]:

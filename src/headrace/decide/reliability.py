@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.evaluation import Interval
-from headrace.intervals import BOOTSTRAP, MIN_ROWS, TAILS, counts_of, percentiles, resampled_rows, wilson
+from headrace.evaluate import Interval, bootstrapped, mean_interval
+from headrace.intervals import BOOTSTRAP, MIN_ROWS, TAILS, counts_of, resampled_rows, wilson
 from headrace.metrics import one_column_per_label, row_losses
 
 N_BINS = 15
@@ -85,7 +85,7 @@ def reliability(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) 
 def calibration_measures(
     targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return `ece`, `brier` and `log_loss` with 95 % intervals from one set of resampled rows; see each function.
+    """Return `ece`, `brier` and `log_loss` with 95 % intervals; see each function.
 
     Args:
         targets: int64 [rows] or 0/1 [rows, labels].
@@ -94,28 +94,13 @@ def calibration_measures(
         resamples: Of the bootstrap; fewer than `MIN_ROWS` rows get no interval.
         seed: Of the resamples.
     """
-    names = ("ece", "brier", "log_loss")
-    n_rows = len(targets)
-    if n_rows == 0:
-        return {name: Interval(None, note="there are no rows") for name in names}
-    gaps, chance = _binned_gaps(Claims.of(targets, scores), bins)
-    rows = np.stack([_row_briers(targets, scores), row_losses(targets, scores)], axis=1)
-    values = {"ece": float(np.abs(gaps.sum(axis=0)).sum()) / n_rows, "brier": 0.0, "log_loss": 0.0}
-    values |= dict(zip(names[1:], rows.mean(axis=0).tolist(), strict=True))
-    note = _chance_note(float(chance.mean()) / n_rows)
-    if n_rows < MIN_ROWS:
-        few = f"no interval from fewer than {MIN_ROWS} rows"
-        return {name: Interval(values[name], note=few) for name in names}
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for some in resampled_rows(n_rows, resamples=resamples, seed=seed):
-        counts = counts_of(some)
-        drawn["ece"].append(np.abs(gaps.T.astype(counts.dtype) @ counts).sum(axis=0) / n_rows)
-        means = rows.T @ counts / n_rows
-        drawn["brier"].append(means[0])
-        drawn["log_loss"].append(means[1])
-    found = {name: _span(values[name], np.concatenate(drawn[name])) for name in names[1:]}
-    top_of_chance = float(np.percentile(chance, TAILS[1])) / n_rows
-    return {"ece": _ece_span(values["ece"], np.concatenate(drawn["ece"]), top_of_chance, note), **found}
+    if len(targets) == 0:
+        return {name: Interval(None, note="there are no rows") for name in ("ece", "brier", "log_loss")}
+    return {
+        "ece": _ece(Claims.of(targets, scores), bins, resamples=resamples, seed=seed),
+        "brier": brier(targets, scores),
+        "log_loss": mean_interval(row_losses(targets, scores), (0.0, np.inf)),
+    }
 
 
 def ece(
@@ -142,8 +127,8 @@ def ece(
     return calibration_measures(targets, scores, bins=bins, resamples=resamples, seed=seed)["ece"]
 
 
-def brier(targets: np.ndarray, scores: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """Return the Brier score with the percentile bootstrap's interval over rows.
+def brier(targets: np.ndarray, scores: np.ndarray) -> Interval:
+    """Return the Brier score with the interval of a mean over rows (`headrace.intervals.hall`).
 
     Single label: the mean over rows of the sum over labels of (score - truth)^2, 0 to 2, as Brier defined it (twice the
     usual number for two labels). Multi-label: the mean over rows and labels of (score - truth)^2, 0 to 1.
@@ -151,12 +136,10 @@ def brier(targets: np.ndarray, scores: np.ndarray, *, resamples: int = 1000, see
     Args:
         targets: int64 [rows] or 0/1 [rows, labels].
         scores: [rows, labels] in [0, 1].
-        resamples: Of the bootstrap.
-        seed: Of the resamples.
 
     Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", equation 2.
     """
-    return calibration_measures(targets, scores, resamples=resamples, seed=seed)["brier"]
+    return mean_interval(_row_briers(targets, scores), (0.0, 1.0 if targets.ndim == 2 else 2.0))
 
 
 def compared(targets: np.ndarray, scores: np.ndarray, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
@@ -191,21 +174,20 @@ def _binned_gaps(claims: Claims, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     return gaps.reshape(n_rows, n_found), chance
 
 
-def _chance_note(chance: float) -> str:
-    return f"exact probabilities would show about {chance:.4f} on these rows"
-
-
-def _span(value: float, drawn: np.ndarray) -> Interval:
-    span = percentiles(drawn)
-    if span is None:
-        return Interval(value, note="no interval: all resamples gave the same value")
-    return Interval(value, *span, method=BOOTSTRAP)
-
-
-def _ece_span(value: float, drawn: np.ndarray, top_of_chance: float, note: str) -> Interval:
-    found = _span(value, drawn)
+def _ece(claims: Claims, n_bins: int, *, resamples: int, seed: int) -> Interval:
+    n_rows = len(claims.scores)
+    gaps, chance = _binned_gaps(claims, n_bins)
+    value = float(np.abs(gaps.sum(axis=0)).sum()) / n_rows
+    drawn = [np.empty(0)]
+    for some in resampled_rows(n_rows, resamples=resamples, seed=seed) if n_rows >= MIN_ROWS else ():
+        counts = counts_of(some)
+        drawn.append(np.abs(gaps.T.astype(counts.dtype) @ counts).sum(axis=0) / n_rows)
+    spread = np.concatenate(drawn)
+    found = bootstrapped(value, spread, n_rows)
     if found.low is None or found.high is None:
         return found
-    lift = max(float(drawn.mean()) - value, 0.0)
+    lift = max(float(spread.mean()) - value, 0.0)
+    top_of_chance = float(np.percentile(chance, TAILS[1])) / n_rows
     low = 0.0 if value <= top_of_chance else max(found.low - lift, 0.0)
+    note = f"exact probabilities would show about {float(chance.mean()) / n_rows:.4f} on these rows"
     return Interval(value, min(low, value), max(found.high - lift, value), method=BOOTSTRAP, note=note)

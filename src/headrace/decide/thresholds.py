@@ -108,10 +108,15 @@ class Rule:
         return mean_of_defined(np.asarray(each))
 
     @property
+    def is_f1(self) -> bool:
+        """Whether the objective is macro F1."""
+        return self.kind == F_BETA and self.beta == 1.0
+
+    @property
     def objective_name(self) -> str:
         """What `objective` is called in a sentence."""
         if self.kind == F_BETA:
-            return "macro F1" if self.beta == 1.0 else f"macro F-beta ({self.beta:g})"
+            return "macro F1" if self.is_f1 else f"macro F-beta ({self.beta:g})"
         return "minus the cost" if self.kind == COST else f"recall at a precision of {self.precision:g}"
 
 

@@ -161,16 +161,21 @@ def _metrics(scored: Scored, resampled: Resampled) -> dict[str, Interval]:
         elif name in _RANKED:
             found[name] = _ranked(scored, name, value)
         elif name == "log_loss":
-            found[name] = _mean(row_losses(scored.targets, scored.scores), (0.0, np.inf))
+            found[name] = mean_interval(row_losses(scored.targets, scored.scores), (0.0, np.inf))
         elif name == "hamming_loss":
-            found[name] = _mean((scored.has_label != scored.has_decided).mean(axis=1), (0.0, 1.0))
+            found[name] = mean_interval((scored.has_label != scored.has_decided).mean(axis=1), (0.0, 1.0))
         else:
             found[name] = _resampled(scored, resampled, metric, value)
     return found
 
 
-def _mean(values: np.ndarray, bounds: tuple[float, float]) -> Interval:
-    """Return a mean over the rows."""
+def mean_interval(values: np.ndarray, bounds: tuple[float, float]) -> Interval:
+    """Return the mean of what each row says, with its 95 % interval.
+
+    Args:
+        values: float64 [rows], at least one.
+        bounds: What a mean cannot leave.
+    """
     value = float(values.mean())
     if len(values) < MIN_ROWS:
         return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
@@ -192,7 +197,7 @@ def _resampled(scored: Scored, resampled: Resampled, metric: Metric, value: floa
     elif metric.name == "f1_micro":
         pooled = f1_influence(scored.has_label.reshape(-1, 1), scored.has_decided.reshape(-1, 1))
         influence = pooled.reshape(scored.scores.shape).sum(axis=1)  # the rows of all labels taken for one label
-    return _bootstrapped(value, drawn, scored.n_rows, influence=influence)
+    return bootstrapped(value, drawn, scored.n_rows, influence=influence)
 
 
 def _ranked(scored: Scored, name: str, value: float) -> Interval:
@@ -232,7 +237,15 @@ def _ranked_note(scored: Scored) -> tuple[str | None, bool]:
     return f"fewer than {MIN_ROWS} rows with or without the label {named}: {outcome}", enough
 
 
-def _bootstrapped(value: float, drawn: np.ndarray, n_rows: int, *, influence: np.ndarray | None = None) -> Interval:
+def bootstrapped(value: float, drawn: np.ndarray, n_rows: int, *, influence: np.ndarray | None = None) -> Interval:
+    """Return an estimate with the 95 % interval of its resamples.
+
+    Args:
+        value: The estimate.
+        drawn: float64 [resamples].
+        n_rows: Fewer than `MIN_ROWS` get no interval.
+        influence: float64 [rows], see `headrace.intervals.influence`; without it the percentiles are taken as they are.
+    """
     if n_rows < MIN_ROWS:
         return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
     span = percentiles(drawn) if influence is None else corrected_percentiles(drawn, value, influence)
@@ -259,7 +272,7 @@ def _per_label(scored: Scored, resampled: Resampled) -> dict[str, dict[str, Any]
             "recall": _share(hits, support, "no row has the label"),
             "f1": Interval(None, note="no row has the label and it was never predicted")
             if support + decided == 0
-            else _bootstrapped(float(f1[i]), resampled.f1[:, i], scored.n_rows, influence=scored.f1_influence[:, i]),
+            else bootstrapped(float(f1[i]), resampled.f1[:, i], scored.n_rows, influence=scored.f1_influence[:, i]),
             "support": support,
             "n_predicted": decided,
             "roc_auc": roc_auc,

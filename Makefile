@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARITY := .venv-parity
 
-.PHONY: demo test fast slow simulations check bench parity lock clean
+.PHONY: demo test fast slow simulations lint check bench parity lock clean
 
 demo: $(READY)
 	$(BIN)/headrace demo
 
-test: $(READY)
+test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not simulation"
 
 fast: $(READY)
@@ -22,11 +22,12 @@ slow: $(READY)
 simulations: $(READY)  ## thousands of seeded draws of intervals, tests and guarantees: half an hour
 	$(BIN)/python -m pytest -n auto --dist worksteal -m simulation
 
-check: $(READY)
+lint: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not simulation" -q
+
+check: lint fast
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -542,6 +542,9 @@ def test_export_writes_a_folder_or_gives_the_reason(
     assert code == 0
     assert value["largest_difference"] <= 1e-5
     assert (tmp_path / "exported" / "config.json").is_file()
+    beside = bundle.with_name(f"{bundle.name}-transformers")
+    assert answered(capsys, "export", bundle, "--to", "transformers")[1]["out"] == str(beside)
+    assert (beside / "config.json").is_file()
     code, _, err = ran(capsys, "export", bundle, "--to", "onnx", "-o", "x")
     assert code == 2
     assert "there is no export to 'onnx'" in err

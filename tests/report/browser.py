@@ -1,7 +1,13 @@
-"""A headless Chromium, spoken to over pipes: pages at any width and theme, what they measure, how they look."""
+"""A headless Chromium, spoken to over pipes: pages at any width and theme, what they measure, how they look.
+
+    python tests/report/browser.py RUN/report.html... --out FOLDER
+
+takes a picture of each page on a desktop and on a phone, light and dark, to be looked at.
+"""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import itertools
 import json
@@ -17,6 +23,8 @@ from typing import Any
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+
+WIDTHS = {"desktop": 1280, "phone": 390}
 
 
 class Browser:
@@ -119,3 +127,23 @@ def browser() -> Iterator[Browser]:
         finally:
             child.terminate()
             child.wait(20)
+
+
+def pictures(pages: list[Path], folder: Path) -> list[Path]:
+    """Write FOLDER/RUN-WIDTH-THEME.png of each page at both widths in both themes; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with browser() as page:
+        for path, (name, width), theme in itertools.product(pages, WIDTHS.items(), ("light", "dark")):
+            page.open(path, width=width, theme=theme)
+            written.append(folder / f"{path.absolute().parent.name}-{name}-{theme}.png")
+            page.picture(written[-1])
+    return written
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    given = parser.parse_args()
+    print(*pictures(given.pages, given.out), sep="\n")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from headrace import predict
 from headrace.data.examples import LabelSet
 from headrace.decide.calibration import Calibration
 from headrace.decide.decision import Decision
@@ -18,7 +17,18 @@ from headrace.errors import ModelError, RecipeError
 from headrace.head import HeadSettings
 from headrace.matmul import DEFAULT, ONEDNN
 from headrace.model import Classifier, load_classifier
-from headrace.predict import Prediction, answers, embed, flags_of, probabilities, score, thresholds, token_vectors
+from headrace.predict import (
+    Narrowed,
+    Prediction,
+    answers,
+    embed,
+    flags_of,
+    passes,
+    probabilities,
+    score,
+    thresholds,
+    token_vectors,
+)
 from headrace.text.batch import Batch
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded, Subwords
@@ -153,7 +163,7 @@ def test_bf16_is_near_fp32_and_gives_float32(
 def test_matrices_are_multiplied_by_the_faster_library_or_the_one_that_is_asked_for(
     classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "fastest_route", lambda: ONEDNN)
+    monkeypatch.setattr(passes, "fastest_route", lambda: ONEDNN)
     settings: list[str] = []
     forward = classifier.forward
 
@@ -299,3 +309,32 @@ def test_a_prediction_cannot_be_changed() -> None:
     prediction = Prediction({"a": 1.0}, label="a", index=0)
     with pytest.raises(AttributeError):
         prediction.label = "b"  # type: ignore[misc]
+
+
+def test_the_twin_in_16_bits_gives_the_scores_of_autocast_to_the_bit(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    twin = Narrowed().of(classifier)
+    assert np.array_equal(
+        score(twin, encoded, **tokens, precision="bf16"), score(classifier, encoded, **tokens, precision="bf16")
+    )
+    wide, narrow = dict(classifier.named_parameters()), dict(twin.named_parameters())
+    assert {weight.dtype for weight in wide.values()} == {torch.float32}
+    assert {name for name in wide if narrow[name] is not wide[name]} == {
+        name for name, weight in narrow.items() if weight.dtype == torch.bfloat16
+    }
+    assert narrow["head.output.weight"].dtype == torch.bfloat16
+    assert sum(weight.dtype == torch.float32 for weight in narrow.values()) >= 5  # embeddings and norms
+
+
+def test_the_twin_is_kept_until_a_weight_changes(classifier: Classifier) -> None:
+    narrowed = Narrowed()
+    twin = narrowed.of(classifier)
+    assert narrowed.of(classifier) is twin
+    with torch.no_grad():
+        classifier.head.output.weight.mul_(2)
+    later = narrowed.of(classifier)
+    assert later is not twin
+    assert torch.equal(later.head.output.weight, classifier.head.output.weight.to(torch.bfloat16))
+    with torch.inference_mode():
+        assert narrowed.of(classifier) is later

@@ -19,7 +19,17 @@ from headrace.decide.decision import Decision
 from headrace.errors import DataError
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.model import Classifier, build_classifier
-from headrace.predict import Compute, Prediction, answers, embed, flags_of, probabilities, score, token_vectors
+from headrace.predict import (
+    Compute,
+    Narrowed,
+    Prediction,
+    answers,
+    embed,
+    flags_of,
+    probabilities,
+    score,
+    token_vectors,
+)
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Texts
 from headrace.text.tokenizer import Tokenizer, tokenizer_from_json
@@ -71,6 +81,7 @@ class Bundle:
         self.folder = folder
         self.identity: str | None = None
         self.recipe_yaml = recipe
+        self._narrowed = Narrowed()
         kind = plugins.kind_of_task(about.task)
         self.decision = (
             Decision.plain(self.labels, task=kind)
@@ -217,8 +228,8 @@ class Bundle:
             texts = [texts]
         store = self._encoded(self._checked(texts))
         if pool == "none":
-            return token_vectors(self.classifier, store, **self._tokens(), **compute)
-        return embed(self.classifier, store, pool=pool, **self._tokens(), **compute)
+            return token_vectors(self._model(compute), store, **self._tokens(), **compute)
+        return embed(self._model(compute), store, pool=pool, **self._tokens(), **compute)
 
     def explain(self, text: Text, label: str | None = None) -> Explanation:
         """Return how much each word of a text (or pair) moved its answer.
@@ -317,7 +328,16 @@ class Bundle:
         ]
 
     def _scores(self, store: TokenStore, compute: Compute) -> np.ndarray:
-        return probabilities(score(self.classifier, store, **self._tokens(), **compute), self.task, self.decision)
+        logits = score(self._model(compute), store, **self._tokens(), **compute)
+        return probabilities(logits, self.task, self.decision)
+
+    def _model(self, compute: Compute) -> Classifier:
+        """Return the classifier, in bf16 a twin that has its matrices in 16 bits already."""
+        if compute.get("precision") != "bf16":
+            return self.classifier
+        if "device" in compute:
+            self.classifier.to(compute["device"])
+        return self._narrowed.of(self.classifier)
 
     def _tokens(self) -> dict[str, Any]:
         return {"pad_id": self.subwords.pad_id, "uses_token_types": self.subwords.uses_token_types}

@@ -1,20 +1,15 @@
-"""Scores texts in input order, many at a time, and turns scores into answers; no Lightning."""
+"""Scores and vectors of texts, in input order, many texts at a time."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headrace import plugins
-from headrace.decide.calibration import NONE
-from headrace.decide.decision import Decision
 from headrace.errors import RecipeError, suggestion
 from headrace.matmul import fastest_route, routed
 from headrace.model import Classifier
@@ -29,13 +24,6 @@ MAX_TOKENS = 16_384
 MAX_TEXTS = 256
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
 POOLS = ("mean", "cls", "max", "concat", "pooler")
-
-EMPTY = "empty"
-UNKNOWN = "unknown"
-CUT = "cut"
-SURROGATE = "surrogate"
-ABSTAIN = "abstain"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Compute(TypedDict, total=False):
@@ -55,47 +43,6 @@ class Compute(TypedDict, total=False):
     max_tokens: int
     route: str
     progress: Callable[[int, int], None] | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text.
-
-    Attributes:
-        scores: Probability of each label, by name.
-        label: The label; None in multi-label, and where the classifier is not sure.
-        index: Its position in the label set; None like the label.
-        labels: The labels of a multi-label text, () for a clean one; always () in single-label.
-        indices: Their positions.
-        flags: What to know about the text: `empty` (white space alone, in a pair on either side, or nothing
-            that the tokenizer keeps), `unknown` (it knows none of it), `cut` (it is longer than `max_length`), `surrogate` (it holds half a character).
-        reason: Why there is no answer: `abstain` where the classifier is not sure enough; None with an answer.
-        is_multi_label: Whether a text may have none or several labels.
-    """
-
-    scores: dict[str, float]
-    label: str | None = None
-    index: int | None = None
-    labels: tuple[str, ...] = ()
-    indices: tuple[int, ...] = ()
-    flags: tuple[str, ...] = field(default=())
-    reason: str | None = None
-    is_multi_label: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON shows it: `label` and `index`, or `labels` and `indices`; then `scores` and `flags`.
-
-        Without an answer they are null, and `reason` says why.
-        """
-        if not self.is_multi_label:
-            answer: dict[str, Any] = {"label": self.label, "index": self.index}
-        elif self.reason is None:
-            answer = {"labels": list(self.labels), "indices": list(self.indices)}
-        else:
-            answer = {"labels": None, "indices": None}
-        if self.reason is not None:
-            answer["reason"] = self.reason
-        return {**answer, "scores": dict(self.scores), "flags": list(self.flags)}
 
 
 def known_precision(name: str) -> str:
@@ -159,20 +106,6 @@ def score(
     return found
 
 
-def probabilities(logits: np.ndarray, task: str, decision: Decision) -> np.ndarray:
-    """Return the probability of each label, [texts, labels] float32: the task's own, calibrated where that is kept.
-
-    Args:
-        logits: [texts, labels] float32.
-        task: The task's name.
-        decision: Its calibration is used.
-    """
-    if decision.calibration.method != NONE:
-        return decision.scores(logits)
-    scores: np.ndarray = plugins.find("task", task).scores(torch.from_numpy(logits)).numpy()
-    return scores
-
-
 def embed(
     classifier: Classifier,
     texts: Tokens | Sequence[Encoded],
@@ -229,106 +162,6 @@ def token_vectors(
         for row, length, of_text in zip(batch.rows.tolist(), lengths, vectors, strict=True):
             found[row] = of_text[:length].copy()
     return found
-
-
-def answers(
-    scores: np.ndarray,
-    labels: Sequence[str],
-    *,
-    task: str,
-    threshold: float | Mapping[str, float] | None = None,
-    flags: Sequence[tuple[str, ...]] | None = None,
-    unsure: np.ndarray | None = None,
-) -> list[Prediction]:
-    """Return the Prediction of each row of scores.
-
-    Args:
-        scores: [texts, labels] probabilities.
-        labels: The names of the columns.
-        task: The task's name.
-        threshold: One number, or numbers by label name (0.5 for labels that are left out); None for the task's own rule.
-        flags: Of each text.
-        unsure: bool [texts]: the texts that get no answer; None for none.
-
-    Raises:
-        RecipeError: A threshold is not in [0, 1], names an unknown label, or does not suit the task.
-    """
-    module = plugins.find("task", task)
-    is_multi_label = bool(module.MULTI_LABEL)
-    limits = thresholds(threshold, labels, multi_label=is_multi_label)
-    names = tuple(labels)
-    found = []
-    decided = module.decode(scores, threshold=limits) if len(scores) else []
-    for position, (row, answer) in enumerate(zip(scores.tolist(), decided, strict=True)):
-        by_name = dict(zip(names, row, strict=True))
-        marks = flags[position] if flags is not None else ()
-        common = Prediction(by_name, flags=marks, is_multi_label=is_multi_label)
-        if unsure is not None and unsure[position]:
-            found.append(replace(common, reason=ABSTAIN))
-        elif is_multi_label:
-            found.append(replace(common, labels=tuple(names[index] for index in answer), indices=tuple(answer)))
-        else:
-            found.append(replace(common, label=names[answer], index=answer))
-    return found
-
-
-def thresholds(
-    threshold: float | Mapping[str, float] | None, labels: Sequence[str], *, multi_label: bool
-) -> float | np.ndarray | None:
-    """Return what a task's `decode` takes: None, one number, or [labels] float64.
-
-    Raises:
-        RecipeError: A threshold is not a number in [0, 1], or names an unknown label.
-    """
-    if threshold is None:
-        return None
-    if not isinstance(threshold, Mapping):
-        return _share(threshold, "threshold")
-    unknown = [name for name in threshold if name not in labels]
-    if unknown:
-        raise RecipeError(
-            f"there is no label {unknown[0]!r} to set a threshold for",
-            where="threshold",
-            next=suggestion(str(unknown[0]), labels),
-        )
-    if not multi_label and (len(labels) != 2 or set(threshold) != {labels[1]}):
-        raise RecipeError(
-            "single_label takes one threshold, and only for the second of two labels",
-            where="threshold",
-            next="leave the threshold out: the label with the highest score is the answer",
-        )
-    if not multi_label:
-        return _share(threshold[labels[1]], f"threshold: {labels[1]}")
-    return np.array([_share(threshold.get(name, 0.5), f"threshold: {name}") for name in labels])
-
-
-def flags_of(
-    text: str | tuple[str, str], *, n_kept: int, n_full: int, n_special: int, n_unknown: int
-) -> tuple[str, ...]:
-    """Return the flags of one text or pair, see `Prediction`.
-
-    Args:
-        text: As it was given.
-        n_kept: Tokens after the cut, special ones included.
-        n_full: Tokens before the cut, special ones included.
-        n_special: Special tokens around it.
-        n_unknown: Unknown tokens among those that were kept.
-    """
-    parts = (text,) if isinstance(text, str) else text
-    n_own = n_kept - n_special
-    found = (
-        (EMPTY, n_own <= 0 or any(not part.strip() for part in parts)),
-        (UNKNOWN, 0 < n_own <= n_unknown),
-        (CUT, n_full > n_kept),
-        (SURROGATE, any(_LONE_SURROGATE.search(part) for part in parts)),
-    )
-    return tuple(name for name, holds in found if holds)
-
-
-def _share(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0.0 <= float(value) <= 1.0:
-        raise RecipeError(f"a threshold of {value!r} is not a number in [0, 1]", where=where, next="try 0.5")
-    return float(value)
 
 
 def _count(texts: Tokens | Sequence[Encoded]) -> int:

@@ -1,0 +1,53 @@
+"""A twin of a classifier whose matrices are in 16 bits already, for answers one at a time."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from headrace.model import Classifier
+
+
+class Narrowed:
+    """Keeps a twin of a classifier with the weights of its linear layers in bfloat16; all else is the classifier's own.
+
+    Autocast makes the same 16-bit weights in each pass, and forgets them: of a short text that is a third of the time.
+    The twin's scores under autocast are the same to the bit. It is made at its first use, and anew when a weight was
+    changed or moved.
+    """
+
+    def __init__(self) -> None:
+        self._made_of: tuple[tuple[int, int], ...] = ()
+        self._twin: Classifier | None = None
+
+    def of(self, classifier: Classifier) -> Classifier:
+        """Return the twin of the classifier as it is now."""
+        wide = [weight for weight in _linear_weights(classifier) if weight.dtype == torch.float32]
+        made_of = tuple((weight.data_ptr(), _version(weight)) for weight in wide)
+        if self._twin is None or made_of != self._made_of:
+            _find_how_to_score(classifier)
+            shared = {id(tensor): tensor for tensor in (*classifier.parameters(), *classifier.buffers())}
+            for weight in wide:
+                shared[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
+            self._twin, self._made_of = copy.deepcopy(classifier, shared), made_of
+        return self._twin
+
+
+def _find_how_to_score(classifier: Classifier) -> None:
+    """Let the backbone try whether it can pack, which needs its weights in 32 bits; the twin takes over what it found."""
+    if next(classifier.parameters()).device.type == "cpu":
+        for first_alone in {False, classifier.backbone.first_alone}:
+            with classifier.backbone.scoring_on_cpu(first_alone=first_alone):
+                pass
+
+
+def _linear_weights(model: nn.Module) -> list[nn.Parameter]:
+    linear = (module for module in model.modules() if type(module) is nn.Linear)
+    return [weight for module in linear for weight in module.parameters(recurse=False)]
+
+
+def _version(weight: nn.Parameter) -> int:
+    """Return how often a weight was changed in place; of one made in inference mode that is not known."""
+    return 0 if weight.is_inference() else weight._version

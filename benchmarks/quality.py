@@ -2,6 +2,7 @@
 
     HEADRACE_DATA=DATA python benchmarks/quality.py imdb --rows 7000 --test-rows 5000 --set data.valid=28.5714% --seeds 13 14
     HEADRACE_DATA=DATA python benchmarks/quality.py imdb --rows 3000 --search --seeds 12 --set fit.learning_rate=2e-4
+    python benchmarks/quality.py tickets --search --seeds 12 13 14 --set fit.learning_rate=2e-4
     HEADRACE_DATA=DATA python benchmarks/quality.py toxic --tool headrace --set data.downsample="{rows: no_label, to: labelled}"
 
 Each tool gets the same training, validation and test rows for a seed. The best epoch is chosen on validation; the test
@@ -18,6 +19,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,12 @@ def mnli(scratch: Path, test_rows: int | None) -> tuple[str, dict[str, Any]]:
     return "mnli", {"train": str(folder / "train_part.csv.gz"), "test": str(folder / "dev_matched.csv.gz")}
 
 
-DATA = {"imdb": imdb, "toxic": toxic, "mnli": mnli}
+def sample(name: str) -> Callable[[Path, int | None], tuple[str, dict[str, Any]]]:
+    """Return what names a shipped recipe on its own sample."""
+    return lambda scratch, test_rows: (name, {})
+
+
+DATA = {"imdb": imdb, "toxic": toxic, "mnli": mnli, **{name: sample(name) for name in ("reviews", "pairs", "tickets")}}
 
 
 def torch_threads() -> int:

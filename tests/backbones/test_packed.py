@@ -223,8 +223,8 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_attention, "PIECE_CELLS", request.param)
 
 
-def three_texts(dtype: torch.dtype, narrow: int = 1) -> tuple[Packed, list[torch.Tensor]]:
-    packed = Packed.of((torch.arange(6) < LENGTHS_OF_THREE[:, None]).long(), narrow=narrow)
+def three_texts(dtype: torch.dtype, even: int = 1) -> tuple[Packed, list[torch.Tensor]]:
+    packed = Packed.of((torch.arange(6) < LENGTHS_OF_THREE[:, None]).long(), even=even)
     drawn = torch.Generator().manual_seed(4)
     return packed, [torch.randn(1, 2, 13, 4, generator=drawn, dtype=torch.float64).to(dtype) for _ in range(3)]
 
@@ -232,9 +232,9 @@ def three_texts(dtype: torch.dtype, narrow: int = 1) -> tuple[Packed, list[torch
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("narrow", [1, 4])
-def test_the_gradient_is_that_of_the_attention_with_its_mask(narrow: int, dropout: float, window: int | None) -> None:
-    packed, inputs = three_texts(torch.float64, narrow)
+@pytest.mark.parametrize("even", [1, 4])
+def test_the_gradient_is_that_of_the_attention_with_its_mask(even: int, dropout: float, window: int | None) -> None:
+    packed, inputs = three_texts(torch.float64, even)
 
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(9)
@@ -245,9 +245,9 @@ def test_the_gradient_is_that_of_the_attention_with_its_mask(narrow: int, dropou
 
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("narrow", [1, 4, 32])
-def test_each_text_attends_to_itself_alone(narrow: int, window: int | None) -> None:
-    packed, inputs = three_texts(torch.float32, narrow)
+@pytest.mark.parametrize("even", [1, 4, 32])
+def test_each_text_attends_to_itself_alone(even: int, window: int | None) -> None:
+    packed, inputs = three_texts(torch.float32, even)
     found = packed_attention(*inputs, packed, scale=0.7, dropout=0.0, window=window)
     for start, length in zip([0, 6, 11], LENGTHS_OF_THREE.tolist(), strict=True):
         query, key, value = (tensor[0, :, start : start + length] for tensor in inputs)
@@ -289,17 +289,64 @@ def test_a_step_draws_each_layers_masks_anew(tmp_path: Path) -> None:
     assert not torch.equal(first, second)
 
 
-def test_groups_of_short_texts_have_even_rows_and_long_ones_none() -> None:
+def test_groups_have_even_rows_where_it_is_asked_for() -> None:
     lengths = torch.tensor([70, 70, 64, 40, 33, 30, 3])
-    packed = Packed.of((torch.arange(70) < lengths[:, None]).long(), narrow=32)
-    widths = {group.width for group in packed.groups}
-    assert widths <= {70, 64, 32}
-    assert 70 in widths
-    assert packed.groups[0].stop == 140
+    mask = (torch.arange(70) < lengths[:, None]).long()
+    packed = Packed.of(mask, even=32)
+    assert {group.width for group in packed.groups} <= {96, 64, 32}
     assert packed.groups[-1].ended is not None
-    plain = Packed.of((torch.arange(70) < lengths[:, None]).long())
+    plain = Packed.of(mask)
     assert torch.equal(plain.tokens, packed.tokens)
     assert {group.width for group in plain.groups} <= set(lengths.tolist())
+
+
+def test_packed_tokens_come_in_few_sizes_filled_up_with_padding() -> None:
+    sizes = set()
+    for last in range(1, 201):
+        mask = (torch.arange(200) < torch.tensor([200] * 9 + [last])[:, None]).long()
+        packed = Packed.of(mask)
+        n_real = 1800 + last
+        sizes.add(len(packed.tokens))
+        assert n_real <= len(packed.tokens) <= 1.02 * n_real or last == 200
+        assert packed.groups[-1].stop == n_real
+        if last < 200:
+            assert not mask.reshape(-1)[packed.tokens[n_real:]].any()
+        assert (packed.positions == 0).sum() == 10
+        rows = torch.randn(1, len(packed.tokens), 3)
+        assert torch.equal(packed.take_rows(packed.put(rows, mask))[:, :n_real], rows[:, :n_real])
+    assert len(sizes) <= 8
+
+
+def test_padding_among_packed_tokens_gets_no_attention_and_no_gradient() -> None:
+    mask = (torch.arange(90) < torch.tensor([90, 59, 30])[:, None]).long()
+    packed = Packed.of(mask)
+    n_real, n_rows = 179, len(packed.tokens)
+    assert n_rows == 180
+    inputs = [torch.randn(1, 2, n_rows, 4, requires_grad=True) for _ in range(3)]
+    with torch.no_grad():
+        for tensor in inputs:
+            tensor[:, :, n_real:] = float("nan")
+    output = packed_attention(*inputs, packed, scale=0.5, dropout=0.1, window=None)
+    assert torch.equal(output[:, n_real:], torch.zeros(1, 1, 2, 4))
+    assert not output.isnan().any()
+    output.square().sum().backward()
+    for tensor in inputs:
+        assert tensor.grad is not None
+        assert torch.equal(tensor.grad[:, :, n_real:], torch.zeros(1, 2, 1, 4))
+        assert float(tensor.grad[:, :, :n_real].abs().min()) > 0
+
+
+def test_pieces_have_few_sizes_and_cover_all_heads() -> None:
+    sizes: dict[int, set[int]] = {}
+    for width in range(32, 513, 32):
+        for n_texts in range(1, 65):
+            found = list(_attention._piece_sizes(n_texts, 12, width))
+            assert sum(found) == 12 * n_texts
+            assert max(found) == found[0]
+            assert all(size * width**2 <= _attention.PIECE_CELLS or size == 1 for size in found)
+            sizes.setdefault(width, set()).update(found)
+    assert sum(len(found) for found in sizes.values()) < 40
+    assert list(_attention._piece_sizes(2, 7, 2048)) == [1] * 14
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -89,6 +89,7 @@ class _PackedAttention(torch.autograd.Function):
             if draws is not None:
                 mixed *= draws.scale
             output[here] = _by_token(mixed, group, query.shape[1])
+        output[packed.groups[-1].stop :] = 0.0  # of padding: any other number would reach the weights' gradients
         context.save_for_backward(*heads, *made, *masks)
         context.n_saved = len(heads), len(made), len(masks)
         context.packed, context.scale, context.window = packed, scale, window
@@ -118,6 +119,8 @@ class _PackedAttention(torch.autograd.Function):
             d_heads[0] *= context.scale
             for rows, by_head in zip(found, d_heads, strict=True):
                 rows[group.start : group.stop] = _by_token(by_head, group, n_heads)
+        for rows in found:
+            rows[packed.groups[-1].stop :] = 0.0
         return (*found, None, None, None, None)
 
 
@@ -126,6 +129,7 @@ class _Inside:
 
     def __init__(self, group: Group, by_head: list[Tensor], n_heads: int, window: int | None) -> None:
         self.query, self.key, self.value = by_head
+        self._n_heads = n_heads
         self._lowest = torch.finfo(self.query.dtype).min
         self._ended: Tensor | None = None
         if group.ended is not None:
@@ -137,11 +141,12 @@ class _Inside:
             self._far = (places[:, None] - places[None, :]).abs() >= window
 
     def pieces(self) -> Iterator[slice]:
-        """Cut the texts' heads into even pieces of at most PIECE_CELLS scores, of one head at least."""
+        """Cut the texts' heads into pieces of few sizes, each of at most PIECE_CELLS scores or one head."""
         n, width = self.query.shape[:2]
-        n_pieces = -(-n // _heads_at_a_time(width))
-        borders = [n * k // n_pieces for k in range(n_pieces + 1)]
-        return (slice(first, last) for first, last in itertools.pairwise(borders))
+        start = 0
+        for size in _piece_sizes(n // self._n_heads, self._n_heads, width):
+            yield slice(start, start + size)
+            start += size
 
     def weights(self, piece: slice, room: Tensor, *, anew: bool = False) -> Tensor:
         """Return the attention weights before dropout, [heads of the piece, width, width].
@@ -177,8 +182,20 @@ class _Inside:
         torch.bmm(d_scores.transpose(1, 2), self.query[piece], out=d_key)
 
 
-def _heads_at_a_time(width: int) -> int:
-    return max(1, PIECE_CELLS // width**2)
+def _piece_sizes(n_texts: int, n_heads: int, width: int) -> Iterator[int]:
+    """Yield the heads of each piece: 1, 2, 4, 8 ... whole texts, or an even share of a text's heads.
+
+    oneDNN compiles a kernel for each number of heads in a product, see `_packed._SIZES_AN_OCTAVE`.
+    """
+    most = max(1, PIECE_CELLS // width**2)
+    if most < n_heads:
+        share = max(size for size in range(1, most + 1) if n_heads % size == 0)
+        yield from itertools.repeat(share, n_texts * (n_heads // share))
+        return
+    while n_texts:
+        size = 1 << (min(most // n_heads, n_texts).bit_length() - 1)
+        yield size * n_heads
+        n_texts -= size
 
 
 def _view(part: Tensor, shape: torch.Size) -> Tensor:
@@ -188,7 +205,7 @@ def _view(part: Tensor, shape: torch.Size) -> Tensor:
 def _room(packed: Packed, like: Tensor, *, n_parts: int) -> Tensor:
     """Return room for the scores of the largest piece, [n_parts, cells]: its pages are fetched once, then in the cache."""
     n_heads = like.shape[1]
-    cells = (min(_heads_at_a_time(g.width), g.n_texts * n_heads) * g.width**2 for g in packed.groups)
+    cells = (next(_piece_sizes(g.n_texts, n_heads, g.width)) * g.width**2 for g in packed.groups)
     return like.new_empty(n_parts, max(cells))
 
 

@@ -92,7 +92,7 @@ class Transformer(Backbone):
     def _laid(self, batch: Batch) -> Packed:
         """Return where the texts of a batch lie when they are laid end to end."""
         halves = torch.is_autocast_enabled("cpu") or next(self.parameters()).dtype.itemsize == 2
-        return Packed.of(batch.attention_mask, narrow=EVEN_ROW if halves else 1)
+        return Packed.of(batch.attention_mask, even=EVEN_ROW if halves else 1)
 
     def _put(self, packed: Packed, hidden: Tensor, batch: Batch) -> Tensor:
         return (packed.put_first if self._narrow else packed.put)(hidden, batch.attention_mask)

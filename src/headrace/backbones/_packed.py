@@ -18,8 +18,10 @@ from torch import Tensor
 # One more group costs as much as about 2,000 cells of scores: a handful of small operations.
 # An estimate from the overhead of some twenty operations of 2 to 5 µs each, not a benchmark.
 _GROUP_CELLS = 2_000
-# So many times the narrowest width: beyond it an uneven row costs less than its padding.
-NARROW = 2
+# Packed tokens are filled up to one of so many sizes between a power of two and the next. oneDNN compiles a kernel of
+# about half a megabyte for each matrix product of a new size and keeps a thousand of them: with a size for each
+# micro-batch a process grew by more than a gigabyte in some hundred steps. One token in a hundred is idle now.
+_SIZES_AN_OCTAVE = 32
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class Packed:
     """How the real tokens of a padded batch are laid end to end.
 
     Attributes:
-        tokens: [packed tokens] int64, the place of each in the flattened batch.
+        tokens: [packed tokens] int64, the place of each in the flattened batch; behind the real tokens a few that are
+            padding, if the batch has any.
         places: [texts * width] int64, the packed token of each place of the flattened batch; 0 for padding.
-        positions: [packed tokens] int64, each token's position in its text, from 0.
-        groups: The texts' attention.
+        positions: [packed tokens] int64, each token's position in its text, from 0; of padding 1.
+        groups: The texts' attention; padding has none.
     """
 
     tokens: Tensor
@@ -62,12 +65,12 @@ class Packed:
     groups: tuple[Group, ...]
 
     @classmethod
-    def of(cls, attention_mask: Tensor, *, narrow: int = 1) -> Packed:
+    def of(cls, attention_mask: Tensor, *, even: int = 1) -> Packed:
         """Return the layout of a batch that is padded at the right.
 
         Args:
             attention_mask: [texts, width]; 1 for real tokens, of which each text has at least one.
-            narrow: The widths of groups of short texts are multiples of it, up to NARROW times.
+            even: The widths of groups are multiples of it.
         """
         n_texts, width = attention_mask.shape
         lengths = attention_mask.sum(dim=1).cpu().numpy()
@@ -75,12 +78,17 @@ class Packed:
         ordered = lengths[order]
         ends = np.cumsum(ordered)
         starts = ends - ordered
-        rounded = -(-ordered // narrow) * narrow
-        widths = np.where(rounded <= NARROW * narrow, rounded, ordered)
+        widths = -(-ordered // even) * even
         positions = np.arange(int(ends[-1])) - np.repeat(starts, ordered)
         tokens = np.repeat(order * width, ordered) + positions
         places = np.zeros(n_texts * width, dtype=np.int64)
         places[tokens] = np.arange(len(tokens))
+        filled = _filled(len(tokens)) - len(tokens)
+        padding = np.flatnonzero(lengths < width)
+        if filled and len(padding):
+            first = int(padding[0])
+            tokens = np.append(tokens, np.full(filled, first * width + lengths[first]))
+            positions = np.append(positions, np.ones(filled, dtype=np.int64))
         groups = [
             _group(ordered[first:last], int(widths[first]), int(starts[first]), attention_mask.device)
             for first, last in group_borders(widths)
@@ -111,6 +119,12 @@ class Packed:
         """Return [texts, tokens, width] of packed [1, packed tokens, width]; padding is zero."""
         spread = rows_of(hidden[0], self.places, self.tokens)
         return spread.view(*attention_mask.shape, -1) * attention_mask.unsqueeze(-1).to(hidden.dtype)
+
+
+def _filled(n_tokens: int) -> int:
+    """Return the next size that packed tokens are filled up to."""
+    step = max(1, (1 << (n_tokens - 1).bit_length()) // (2 * _SIZES_AN_OCTAVE))
+    return -(-n_tokens // step) * step
 
 
 def group_borders(lengths: np.ndarray) -> list[tuple[int, int]]:
@@ -157,7 +171,7 @@ def rows_of(rows: Tensor, chosen: Tensor, back: Tensor) -> Tensor:
     Args:
         rows: [rows, width].
         chosen: [places] int64, a row each.
-        back: [rows] int64, the place whose gradient is the row's.
+        back: [rows] int64, the place whose gradient is the row's; of a row that is padding, one whose gradient is zero.
     """
     found: Tensor = _Rows.apply(rows, chosen, back)  # type: ignore[no-untyped-call]
     return found

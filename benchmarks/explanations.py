@@ -1,10 +1,10 @@
 """How near attributions come to the difference they explain, in how many steps, and what one explanation costs.
 
     python benchmarks/explanations.py BUNDLE [--texts 50] [--reference 5]
-    HEADRACE_DATA=DATA python benchmarks/explanations.py BUNDLE --imdb --texts 12 --reference 0
+    HEADRACE_DATA=DATA python benchmarks/explanations.py BUNDLE --data imdb --texts 12 --reference 0
 
-Texts of the shipped reviews with a bundle of `headrace demo`; or IMDb's test reviews, drawn by content, with one that
-learnt on the others. For the first few the attributions are compared with
+Texts of the shipped reviews with a bundle of `headrace demo`; or the test rows of IMDb, of the toxic comments or of MNLI,
+drawn by content, with one that learnt on the others. For the first few the attributions are compared with
 those of four times as many steps, and the steps with those that a baseline of padding takes. One JSON line goes to
 benchmarks/results/explanations.jsonl.
 """
@@ -30,7 +30,10 @@ from headrace.explain import Explanation, Integration, explain
 from record import append, facts
 
 
-def explained(bundle: Bundle, text: str, **settings: Any) -> tuple[Explanation, float, float]:
+Text = str | tuple[str, str]
+
+
+def explained(bundle: Bundle, text: Text, **settings: Any) -> tuple[Explanation, float, float]:
     """Return the explanation with its seconds and its seconds of processor time."""
     length = bundle.about.text.max_length
     started, busy = time.perf_counter(), time.process_time()
@@ -51,8 +54,32 @@ def shipped() -> list[str]:
 
 def imdb() -> list[str]:
     with gzip.open(Path(os.environ["HEADRACE_DATA"]) / "imdb" / "test.jsonl.gz", "rt", encoding="utf-8") as file:
-        lines = sorted(file, key=lambda line: hashlib.sha256(line.encode()).digest())
-    return [json.loads(line)["text"] for line in lines]
+        return [json.loads(line)["text"] for line in file]
+
+
+def toxic() -> list[str]:
+    """Return the last 4,000 comments, those with a label first: what a clean one says is of less interest."""
+    place = Path(os.environ["HEADRACE_DATA"]) / "jigsaw_toxic" / "train_first20k.csv.gz"
+    with gzip.open(place, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[-4000:]
+    return [row[1] for row in rows if "1" in row[2:]]
+
+
+def mnli() -> list[tuple[str, str]]:
+    place = Path(os.environ["HEADRACE_DATA"]) / "mnli_part" / "dev_matched.csv.gz"
+    with gzip.open(place, "rt", encoding="utf-8", newline="") as file:
+        return [(row["premise"], row["hypothesis"]) for row in csv.DictReader(file)]
+
+
+DATA = {"shipped reviews": shipped, "imdb": imdb, "toxic": toxic, "mnli": mnli}
+
+
+def drawn(name: str, n_texts: int) -> list[Text]:
+    """Return so many texts, those shipped in their order, others in one that is made of their content."""
+    texts: list[Text] = list(DATA[name]())
+    if name != "shipped reviews":
+        texts.sort(key=lambda text: hashlib.sha256(repr(text).encode()).digest())
+    return texts[:n_texts]
 
 
 def main() -> None:
@@ -60,11 +87,11 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--texts", type=int, default=50)
     parser.add_argument("--reference", type=int, default=5)
-    parser.add_argument("--imdb", action="store_true", help="IMDb's test reviews instead of the shipped ones")
+    parser.add_argument("--data", choices=sorted(DATA), default="shipped reviews")
     parser.add_argument("--no-record", action="store_true")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
-    texts = (imdb() if arguments.imdb else shipped())[: arguments.texts]
+    texts = drawn(arguments.data, arguments.texts)
     explained(bundle, texts[0], max_steps=16)  # imports
     found = []
     for text in texts:
@@ -73,7 +100,7 @@ def main() -> None:
         print(f"{one.n_steps:4d} steps  error {one.error_share:.4f}  difference {one.difference:+.2f}", flush=True)
     steps = [one.n_steps for one, _, _ in found]
     record = {
-        "texts": "imdb" if arguments.imdb else "shipped reviews",
+        "texts": arguments.data,
         "n_texts": len(texts),
         "n_within": sum(one.is_exact for one, _, _ in found),
         "largest_error_share": max(one.error_share for one, _, _ in found),

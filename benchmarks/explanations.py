@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -28,7 +29,6 @@ import numpy as np
 from headrace.bundle import Bundle
 from headrace.explain import Explanation, Integration, explain
 from record import append, facts
-
 
 Text = str | tuple[str, str]
 
@@ -71,12 +71,12 @@ def mnli() -> list[tuple[str, str]]:
         return [(row["premise"], row["hypothesis"]) for row in csv.DictReader(file)]
 
 
-DATA = {"shipped reviews": shipped, "imdb": imdb, "toxic": toxic, "mnli": mnli}
+DATA: dict[str, Callable[[], list[Any]]] = {"shipped reviews": shipped, "imdb": imdb, "toxic": toxic, "mnli": mnli}
 
 
 def drawn(name: str, n_texts: int) -> list[Text]:
     """Return so many texts, those shipped in their order, others in one that is made of their content."""
-    texts: list[Text] = list(DATA[name]())
+    texts = DATA[name]()
     if name != "shipped reviews":
         texts.sort(key=lambda text: hashlib.sha256(repr(text).encode()).digest())
     return texts[:n_texts]

@@ -37,7 +37,8 @@ def explained(bundle: Bundle, text: Text, **settings: Any) -> tuple[Explanation,
     """Return the explanation with its seconds and its seconds of processor time."""
     length = bundle.about.text.max_length
     started, busy = time.perf_counter(), time.process_time()
-    found = explain(bundle.classifier, bundle.subwords, [text], max_length=length, integration=Integration(**settings))
+    texts: Any = [text]
+    found = explain(bundle.classifier, bundle.subwords, texts, max_length=length, integration=Integration(**settings))
     return found[0], time.perf_counter() - started, time.process_time() - busy
 
 

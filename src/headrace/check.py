@@ -40,7 +40,7 @@ def check(
         labels: Also rank the training rows by how likely they are mislabelled; needs cleanlab. Like a forecast, nothing
             for a language model.
         forecast: Also forecast time and memory, from a probe of about ten seconds in a process of its own.
-        progress: Told what is done, how far, and how much there is.
+        progress: Told what is done, how far, and how much there is; 0 where nobody knows.
 
     Raises:
         HeadraceError: The faults of the recipe or of a data file, all of one input together; what only the model
@@ -60,7 +60,7 @@ def _check(
     check_settings(values)
     fit, texts = values.fit, None
     if values.language_model is not None:
-        texts = rehearse(values, read_rows(data_plan(values)).labels, progress=progress)
+        texts = rehearse(values, read_rows(data_plan(values), progress=progress).labels, progress=progress)
     plan, tokenizer = data_plan(values), None if texts is None else texts.tokenizer
     prepared = prepare(plan, tokenizer=tokenizer, progress=progress)
     if texts is None:

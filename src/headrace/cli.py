@@ -184,8 +184,11 @@ def check(
 ) -> Answer:
     """Check a recipe and its data: faults, counts, lengths, findings, a shown batch; trains nothing."""
     from headrace.check import check as look
+    from headrace.train.fit import telling
 
-    return check_answer(look(recipe, overrides=set or (), labels=labels, forecast=forecast), recipe=recipe)
+    progress = telling(to_stderr)
+    found = look(recipe, overrides=set or (), labels=labels, forecast=forecast, progress=progress)
+    return check_answer(found, recipe=recipe)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from headrace.errors import RecipeError, TrainingStopped
 from headrace.files import write_bytes
 from headrace.recipe import Recipe, load_recipe
 from headrace.recipe.schema import RecipeValues
-from headrace.train.fit import data_plan, refuse_language_model, say_to_stderr
+from headrace.train.fit import data_plan, refuse_language_model, say_to_stderr, telling
 from headrace.train.prepare import prepare
 from headrace.train.progress import Echo
 from headrace.train.run import RunFolder, default_folder
@@ -66,7 +66,7 @@ def _find_lr(resolved: Recipe, out: str | Path | None, say: Echo) -> tuple[float
     folder = RunFolder(Path(out) if out is not None else default_folder(resolved))
     session = Session(
         recipe=resolved.values,
-        prepared=prepare(data_plan(resolved.values)),
+        prepared=prepare(data_plan(resolved.values), progress=telling(say)),
         folder=folder,
         signals=Signals(),
         say=say,

@@ -42,6 +42,8 @@ from headrace.train.standing import (
 )
 from headrace.train.tokenizers import tokenizer_place
 
+TOLD_EVERY_S = 5.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -151,7 +153,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
         from headrace.train.language.nested import fit_before_classifier
         from headrace.train.rehearse import rehearse
 
-        rows = read_rows(data_plan(values))
+        rows = read_rows(data_plan(values), progress=telling(say))
         _stop_at_findings(rows.findings, strict=strict)
         rehearse(values, rows.labels, progress=telling(say))
         values = fit_before_classifier(recipe, folder, signals, say, force=force)
@@ -357,13 +359,13 @@ def say_to_stderr(line: str) -> None:
 
 
 def telling(say: Echo) -> Callable[[str, int, int], None]:
-    """Tell long work about every five seconds."""
+    """Tell long work about every five seconds; a total of 0 is one that nobody knows."""
     last = [time.monotonic()]
 
     def tell(what: str, done: int, total: int) -> None:
-        if time.monotonic() - last[0] >= 5.0:
+        if time.monotonic() - last[0] >= TOLD_EVERY_S:
             last[0] = time.monotonic()
-            say(f"{what}: {done:,} of {total:,}")
+            say(f"{what}: {done:,} of {total:,}" if total else f"{what}: {done:,}")
 
     return tell
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +14,9 @@ from headrace.data.examples import BadRow, Examples, LabelSet
 from headrace.files import cache_folder, sha256_of
 from headrace.text.store import TokenStore, tokenize
 from headrace.text.tokenizer import Tokenizer
+from headrace.train.fetching import Progress
 from headrace.train.rows import DataPlan, RowsPart, read_rows
 from headrace.train.tokenizers import tokenizer_of
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,13 @@ def prepare(
         plan: What is read, and how.
         tokenizer: Instead of the one that `plan.tokenizer` names.
         cache: None for the user's cache folder.
-        progress: Told what is done, how far, and how much there is.
+        progress: Told what is done, how far, and how much there is; 0 where nobody knows.
 
     Raises:
         DataError: A file is missing or has bad rows; all faults of a file together.
     """
     cache = cache or cache_folder()
-    rows = read_rows(plan, cache=cache)
+    rows = read_rows(plan, cache=cache, progress=progress)
     subwords = tokenizer or tokenizer_of(
         plan.tokenizer, [rows.train.examples], revision=plan.revision, cache=cache, progress=progress
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from headrace.metrics import areas_per_label
+from headrace.train.fetching import shows_bar
 from headrace.train.module import ClassifierModule
 from headrace.train.resume import Keeper
 from headrace.train.stepped import SteppedModule
@@ -49,7 +49,7 @@ class ProgressLines(lightning.Callback):
         self.keeper = keeper
         self.echo = echo
         self.n_steps = n_steps
-        self.show_bar = (sys.stderr.isatty() or _in_notebook()) if show_bar is None else show_bar
+        self.show_bar = shows_bar() if show_bar is None else show_bar
         self._bar: Any = None
         self._loss: float | None = None
         self._line_at = time.monotonic()
@@ -170,7 +170,3 @@ def per_label_auc(
 def _log(trainer: lightning.Trainer, values: dict[str, float], step: int) -> None:
     for logger in trainer.loggers:
         logger.log_metrics(values, step=step)
-
-
-def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules

@@ -14,10 +14,11 @@ from headrace.data.balance import downsample
 from headrace.data.examples import Examples, LabelSet
 from headrace.data.kept import kept_arrays, kept_findings
 from headrace.data.labels import label_set, targets
-from headrace.data.read import Archived, Columns, read
+from headrace.data.read import Columns, read
 from headrace.data.split import limit, split
 from headrace.errors import DataError
 from headrace.files import cache_folder
+from headrace.train.fetching import Progress, placed
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,13 @@ class Rows:
         return list({id(part.source): part.source for part in parts}.values())
 
 
-def read_rows(plan: DataPlan, *, cache: Path | None = None) -> Rows:
+def read_rows(plan: DataPlan, *, cache: Path | None = None, progress: Progress | None = None) -> Rows:
     """Read, check, split and audit: all of `prepare` that needs no tokenizer.
+
+    Args:
+        plan: What is read, and how.
+        cache: None for the user's cache folder.
+        progress: Told how much of an archive is fetched.
 
     Raises:
         DataError: A file is missing or has bad rows, all faults of a file together; or a split has no rows.
@@ -113,12 +119,12 @@ def read_rows(plan: DataPlan, *, cache: Path | None = None) -> Rows:
         raise DataError(
             "no training data is named", where="data.train", next="--set data.train=FILE, or write it there"
         )
-    whole = _read(plan, plan.train, "train", cache)
+    whole = _read(plan, plan.train, "train", cache, progress)
     if plan.limit is not None and plan.limit < len(whole):
         whole = whole.take(limit(whole, n=plan.limit, seed=plan.seed))
     labels = label_set(whole, names=plan.columns.labels)
-    own_valid = None if plan.valid is None else _read(plan, plan.valid, "valid", cache)
-    test = None if plan.test is None else _read(plan, plan.test, "test", cache)
+    own_valid = None if plan.valid is None else _read(plan, plan.valid, "valid", cache, progress)
+    test = None if plan.test is None else _read(plan, plan.test, "test", cache, progress)
     if own_valid is None:
         train, valid = kept_arrays(
             cache,
@@ -156,10 +162,11 @@ def _audited(
     return kept_findings(cache, *depends_on, compute=lambda: audit(train, valid, test, labels, divided=divided))
 
 
-def _read(plan: DataPlan, source: Any, split_name: str, cache: Path) -> Examples:
-    if plan.url is not None and plan.sha256 is not None and not str(source).startswith("hub:"):
-        source = Archived(plan.url, plan.sha256, str(source))
-    return read(source, plan.columns, on_bad_row=plan.on_bad_row, encoding=plan.encoding, cache=cache, split=split_name)
+def _read(plan: DataPlan, source: Any, split_name: str, cache: Path, progress: Progress | None) -> Examples:
+    with placed(source, url=plan.url, sha256=plan.sha256, progress=progress) as place:
+        return read(
+            place, plan.columns, on_bad_row=plan.on_bad_row, encoding=plan.encoding, cache=cache, split=split_name
+        )
 
 
 def _balanced(plan: DataPlan, whole: Examples, rows: np.ndarray, labels: LabelSet) -> tuple[np.ndarray, list[Finding]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from headrace.backbones._language import NEXT_WORD
 from headrace.bundle.language_model import WHOLE_TEXT, predicted_by
 from headrace.data.examples import BadRow, Examples
 from headrace.data.kept import kept_arrays
-from headrace.data.read import Archived, Columns, read
+from headrace.data.read import Columns, read
 from headrace.data.several import choose, divide
 from headrace.data.split import text_keys
 from headrace.errors import DataError
@@ -21,10 +21,9 @@ from headrace.files import cache_folder, sha256_of
 from headrace.recipe.schema import LanguageModelSettings, RecipeValues
 from headrace.text.store import tokenize
 from headrace.text.tokenizer import Tokenizer
+from headrace.train.fetching import Progress, placed
 from headrace.train.language.corpus import Corpus
 from headrace.train.tokenizers import tokenizer_of, tokenizer_place
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,13 @@ def prepare_language(
     Args:
         values: With `task: language_model`.
         cache: None for the user's cache folder.
-        progress: Told what is done, how far, and how much there is.
+        progress: Told what is done, how far, and how much there is; 0 where nobody knows.
 
     Raises:
         DataError: A file is missing or has bad rows; all faults of a file together.
     """
     cache = cache or cache_folder()
-    whole, divided, own_valid = _divided_texts(values, cache)
+    whole, divided, own_valid = _divided_texts(values, cache, progress)
     read_files, train_rows, valid_rows = divided
     data, share = values.data, values.data.valid_share
     train_files = [file.take(rows) for file, rows in zip(read_files, train_rows, strict=True)]
@@ -143,7 +142,7 @@ def prepare_language(
         file.take(rows) for file, rows in zip(read_files if share is not None else own_valid, valid_rows, strict=True)
     ]
     valid = Texts("valid", tuple(valid_files), stores.corpus(valid_of, valid_files))
-    tested = [_read(values, data.test, "test", cache)] if data.test is not None else []
+    tested = [_read(values, data.test, "test", cache, progress)] if data.test is not None else []
     test = Texts("test", tuple(tested), stores.corpus(tested, tested)) if tested else None
     every = [*whole, *own_valid, *tested]
     return LanguageData(
@@ -168,11 +167,11 @@ def texts_trained_on(values: RecipeValues) -> list[Examples]:
 
 
 def _divided_texts(
-    values: RecipeValues, cache: Path
+    values: RecipeValues, cache: Path, progress: Progress | None = None
 ) -> tuple[list[Examples], tuple[list[Examples], list[np.ndarray], list[np.ndarray]], list[Examples]]:
     """Return the files; what of them is read, and which rows of that train and validate; and a validation file."""
     data = values.data
-    read_files = training_files(values, cache=cache)
+    read_files = training_files(values, cache=cache, progress=progress)
     whole = read_files
     if data.limit is not None:
         rows = kept_arrays(
@@ -184,7 +183,7 @@ def _divided_texts(
         )
         read_files = [file.take(chosen) for file, chosen in zip(whole, rows, strict=True)]
     share = data.valid_share
-    own_valid = [] if share is not None else [_read(values, data.valid, "valid", cache)]
+    own_valid = [] if share is not None else [_read(values, data.valid, "valid", cache, progress)]
     if share is not None:
         train_rows, valid_rows = _divided(read_files, share, values.seed, cache)
     else:
@@ -192,7 +191,9 @@ def _divided_texts(
     return whole, (read_files, list(train_rows), list(valid_rows)), own_valid
 
 
-def training_files(values: RecipeValues, *, cache: Path | None = None) -> list[Examples]:
+def training_files(
+    values: RecipeValues, *, cache: Path | None = None, progress: Progress | None = None
+) -> list[Examples]:
     """Return all texts of each training file, those that go to validation included.
 
     Raises:
@@ -204,7 +205,7 @@ def training_files(values: RecipeValues, *, cache: Path | None = None) -> list[E
         raise DataError(
             "no training data is named", where="data.train", next="--set data.train=FILE, or write it there"
         )
-    return [_read(values, source, "train", cache or cache_folder()) for source in sources]
+    return [_read(values, source, "train", cache or cache_folder(), progress) for source in sources]
 
 
 def overlap(texts: Examples, others: Sequence[Examples]) -> float:
@@ -225,21 +226,18 @@ def _divided(
     return list(found[: len(files)]), list(found[len(files) :])
 
 
-def _read(values: RecipeValues, source: str, split: str, cache: Path) -> Examples:
+def _read(values: RecipeValues, source: str, split: str, cache: Path, progress: Progress | None) -> Examples:
     data = values.data
-    place: Any = source
-    if data.url is not None and data.sha256 is not None and not source.startswith("hub:"):
-        place = Archived(data.url, data.sha256, source)
-    columns = Columns(text=columns_of(values))
-    return read(
-        place,
-        columns,
-        on_bad_row=data.on_bad_row,
-        encoding=data.encoding,
-        cache=cache,
-        label_required=False,
-        split=split,
-    )
+    with placed(source, url=data.url, sha256=data.sha256, progress=progress) as place:
+        return read(
+            place,
+            Columns(text=columns_of(values)),
+            on_bad_row=data.on_bad_row,
+            encoding=data.encoding,
+            cache=cache,
+            label_required=False,
+            split=split,
+        )
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,9 @@ def test_a_missing_sha256_prints_what_to_add_and_the_next_run_needs_no_download(
         with pytest.raises(DataError) as caught:
             archive.fetch(f"{site.url}/a.tar.gz", missing, cache=tmp_path)
         assert caught.value.what.startswith("data.sha256 is missing")
-        assert caught.value.where == "data.sha256"
-        assert caught.value.next.endswith(f"add  sha256: {sha(content)}")
+        assert caught.value.what.endswith(f"what came has the sha256 {sha(content)}")
+        assert caught.value.where == "data.url"
+        assert caught.value.next.endswith(f"add below url:  sha256: {sha(content)}")
         assert not (tmp_path / "archives").exists()
     n_requests = len(site.requests)
     assert archive.fetch(f"{site.url}/a.tar.gz", sha(content), cache=tmp_path).is_dir()

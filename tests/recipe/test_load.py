@@ -352,9 +352,9 @@ def test_a_fault_of_a_value_points_at_the_value_as_the_style_page_shows(
 
 
 def test_a_fault_across_a_section_points_at_its_key(tmp_path: Path) -> None:
-    error = refused(tmp_path, "data:\n  train: a.csv\n  url: https://example.org/a.zip\n")
-    assert "url needs sha256" in error.what
-    assert error.where == f"{tmp_path / 'r.yaml'}:1:1"
+    error = refused(tmp_path, "seed: 1\nhead:\n  name: ulmfit\n  pool: mean\n")
+    assert "the head ulmfit has pool: concat" in error.what
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:1"
 
 
 def test_a_value_of_the_base_that_does_not_suit_points_into_the_base(tmp_path: Path) -> None:

@@ -31,10 +31,6 @@ def test_a_text_is_one_column_or_two(value: list[str]) -> None:
     assert "a list of two for sentence pairs" in refused("data", "text", value)
 
 
-def test_an_url_needs_its_hash() -> None:
-    assert "url needs sha256 beside it" in refused("data", "url", "https://localhost/a.tgz")
-
-
 @pytest.mark.parametrize("value", [0.1, 0, 500, 500.0, "0.33 epochs", "1 epoch", ".5 epochs"])
 def test_a_warmup_is_a_share_steps_or_epochs(value: Any) -> None:
     load_recipe({"fit": {"warmup": value}})

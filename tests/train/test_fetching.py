@@ -10,6 +10,7 @@ import pytest
 
 from headrace import cli
 from headrace.check import check
+from headrace.errors import DataError
 from headrace.recipe import load_recipe
 from headrace.train import fetching
 from headrace.train import fit as fit_module
@@ -112,3 +113,31 @@ def test_a_bar_goes_back_where_the_server_begins_anew(
     site.ranges, site.break_after = False, [len(ARCHIVE) // 2]
     prepare(data_plan(load_recipe(archived(site, backbone)).values))
     assert f"fetching {NAME}: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["fit", "check"])
+def test_a_recipe_without_the_hash_ends_in_the_line_to_add_and_nothing_is_read(
+    verb: str, site: Site, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "films.yaml"
+    text = f"data:\n  url: {site.url}/{NAME}\n  train: aclFilms/train\n  max_length: 32\n"
+    rest = f"backbone: {backbone}\nhead: {{pool: mean}}\nfit: {{epochs: 1}}\nlogger: none\nbaseline: false\n"
+    path.write_text(text + rest, "utf-8")
+    arguments = ["fit", str(path), "--out", str(tmp_path / "run")] if verb == "fit" else ["check", str(path)]
+    assert cli.run(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        f"DataError: data.sha256 is missing, so nothing tells whether {site.url}/{NAME} is the file that you mean; "
+        f"what came has the sha256 {sha(ARCHIVE)}",
+        f"  where: {path}:2:3 (data.url)",
+        f"  next:  compare it with what the publisher states, then add below url:  sha256: {sha(ARCHIVE)}",
+    ]
+    assert not (tmp_path / "cache" / "archives").exists()
+    assert not (tmp_path / "run" / "status.json").exists()
+    path.write_text(text + f"  sha256: {sha(ARCHIVE)}\n" + rest, "utf-8")
+    assert fit(path, out=tmp_path / "run", echo=silent).evaluation.n_rows > 0
+    assert len(site.requests) == 1
+
+
+def test_a_language_model_without_the_hash_is_not_trained_either(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"the sha256 {sha(ARCHIVE)}"):
+        fit(language_recipe(Path("aclFilms/train"), data__url=f"{site.url}/{NAME}"), out=tmp_path / "run", echo=silent)

@@ -59,9 +59,10 @@ def fetch(url: str, sha256: str | None, *, cache: Path, progress: Progress | Non
         file = _download_as_hash(url, downloads, progress)
     if expected is None:
         raise DataError(
-            f"data.sha256 is missing, so nothing tells whether {_shown(url)} is the file that you mean",
-            where="data.sha256",
-            next=f"compare with what the publisher states, then add  sha256: {file.name}",
+            f"data.sha256 is missing, so nothing tells whether {_shown(url)} is the file that you mean; "
+            f"what came has the sha256 {file.name}",
+            where="data.url",
+            next=f"compare it with what the publisher states, then add below url:  sha256: {file.name}",
         )
     found = sha256_of_file(file)
     if found != expected:

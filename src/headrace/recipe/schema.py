@@ -53,7 +53,7 @@ class DataSettings(Closed):
     valid: str = Field("10%", description="a share of train such as 10%, or a file")
     test: str | None = Field(None, description="file; evaluated once, after training")
     url: str | None = Field(None, description="archive that holds the files")
-    sha256: str | None = Field(None, description="of the archive")
+    sha256: str | None = Field(None, description="of the archive; without it nothing is read, and the error tells it")
     text: str | list[str] = Field("text", description="the text's column, or two for pairs")
     label: str | list[str] = Field("label", description="the label's column, or several 0/1 columns")
     labels: list[str] | None = Field(None, description="names and order of the labels")
@@ -85,12 +85,6 @@ class DataSettings(Closed):
         if isinstance(value, list) and not value:
             raise ValueError("a list of label columns needs at least one name")
         return value
-
-    @model_validator(mode="after")
-    def _hash(self) -> DataSettings:
-        if self.url and not self.sha256:
-            raise ValueError("url needs sha256 beside it: the archive's hash, so that nothing else is read")
-        return self
 
     @property
     def valid_share(self) -> float | None:

@@ -26,10 +26,10 @@ def placed(source: Any, *, url: str | None, sha256: str | None, progress: Progre
     Args:
         source: A path, `hub:` or rows in memory.
         url: The archive's address, or None.
-        sha256: Of the archive.
+        sha256: Of the archive; without it the archive is fetched and not read: the error tells the hash that was found.
         progress: Told how many bytes are there, and how many there will be.
     """
-    if url is None or not _is_inside(source):
+    if not url or not _is_inside(source):
         yield source
         return
     fetched = _Fetched(url, progress)

@@ -27,6 +27,7 @@ class DataPlan:
 
     Attributes:
         train, valid, test: Paths, `hub:` references or objects in memory. Without `valid`, `valid_share` of train.
+        url, sha256: Of the archive that the paths are in; without the hash it is fetched and not read.
         tokenizer: Folder or hub id of the tokenizer; `awd_lstm` for the words of the training texts.
         downsample: `rows` and `to` of data.downsample, or None.
     """

@@ -45,7 +45,9 @@ def shows_bar() -> bool:
 
 
 def _is_inside(source: Any) -> bool:
-    return isinstance(source, str | Path) and not str(source).startswith(HUB_PREFIX)
+    # An absolute path is no part of an archive: rows that were given in memory beside it, in the run's folder.
+    is_path = isinstance(source, str | Path) and not str(source).startswith(HUB_PREFIX)
+    return is_path and not Path(source).is_absolute()
 
 
 class _Fetched:

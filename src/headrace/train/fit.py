@@ -86,7 +86,8 @@ def fit(
 
     Args:
         recipe: A file, the name of a shipped recipe, a mapping, or a Recipe.
-        train, valid, test: Instead of the recipe's: files, lists of dicts, DataFrames or `datasets.Dataset`.
+        train, valid, test: Instead of the recipe's: files, lists of dicts, DataFrames or `datasets.Dataset`, with the
+            recipe's columns. What is not given is as the recipe has it.
         out: The run's folder; by default `runs/` and the recipe's name.
         overrides: `fit.epochs=5` and the like.
         force: Start anew in a folder that holds another run; its checkpoints and bundle are removed. A language model

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headrace.data.examples import SLICE
 from headrace.data.read import Columns, read
 from headrace.errors import RecipeError
 from headrace.files import cache_folder
 from headrace.recipe import Recipe
-from headrace.tables import write_rows
+from headrace.train.stored import store
 
 
 def with_sources(recipe: Recipe, given: Mapping[str, Any], folder: Path, columns: Columns) -> Recipe:
     """Put sources given in Python into the recipe; those in memory are first written into the run's folder.
+
+    What is not given stays as the recipe has it: some parts may be in memory and others files.
 
     Args:
         recipe: The resolved recipe.
@@ -24,7 +25,7 @@ def with_sources(recipe: Recipe, given: Mapping[str, Any], folder: Path, columns
         columns: Which columns of the objects hold what.
 
     Raises:
-        RecipeError: Some are in memory and some are files.
+        DataError: An object in memory cannot be read, has faults, or has no row.
     """
     named = {name: value for name, value in given.items() if value is not None}
     paths = {name: value for name, value in named.items() if isinstance(value, str | Path)}
@@ -33,7 +34,7 @@ def with_sources(recipe: Recipe, given: Mapping[str, Any], folder: Path, columns
     for name, value in paths.items():
         changes[f"data.{name}"] = _place(str(value), recipe)
     if objects:
-        changes |= _keep_in_folder(recipe, objects, paths, folder, columns)
+        changes |= _kept_in_folder(objects, folder, columns)
     return recipe.with_values(changes, origin="given in Python") if changes else recipe
 
 
@@ -64,50 +65,15 @@ def with_files(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 
 def _place(text: str, recipe: Recipe) -> str:
-    is_path = not text.startswith("hub:") and not text.endswith("%") and recipe.values.data.url is None
+    is_path = not text.startswith("hub:") and not text.endswith("%") and not recipe.values.data.url
     return str(Path(text).expanduser().resolve()) if is_path else text
 
 
-def _keep_in_folder(
-    recipe: Recipe, objects: Mapping[str, Any], paths: Mapping[str, Any], folder: Path, columns: Columns
-) -> dict[str, Any]:
-    data = recipe.values.data
-    files = [
-        name
-        for name in ("train", "valid", "test")
-        if name not in objects
-        and (name in paths or (getattr(data, name) and not (name == "valid" and data.valid_share)))
-    ]
-    if files:
-        raise RecipeError(
-            f"{', '.join(objects)} is in memory and {', '.join(files)} is a file",
-            where="fit(train=, valid=, test=)",
-            next="give all of them in memory, or all as files",
-        )
-    clash = sorted({"text", "pair", "label"} & set(columns.slices))
-    if clash:  # the file in the run's folder has columns of these names
-        raise RecipeError(
-            f"a slice cannot be called {clash[0]!r} where the rows are in memory",
-            where="data.slices",
-            next="rename the column",
-        )
+def _kept_in_folder(objects: Mapping[str, Any], folder: Path, columns: Columns) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, value in objects.items():
         examples = read(value, columns, cache=cache_folder(), split=name)
-        # By content: another call's objects must not overwrite what an interrupted run still needs.
-        path = folder / "data" / f"{name}-{examples.fingerprint[:16]}.parquet"
-        kinds: dict[str, type] = {"text": str, **({"pair": str} if examples.is_pair else {})}
-        kinds["label"] = list if examples.is_multi_label else str
-        names = [*kinds, *(SLICE + name for name in examples.slices())]
-        kinds |= dict.fromkeys(examples.slices(), str)
-        rows = (
-            row for a, b in examples.batches() for row in zip(*(examples.column(n, a, b) for n in names), strict=True)
-        )
-        if columns.slices or not path.is_file():  # the file's name does not tell which columns are kept beside
-            write_rows(path, kinds, rows)
-        changes[f"data.{name}"] = str(path.resolve())
-        changes["data.text"] = ["text", "pair"] if examples.is_pair else "text"
-    changes |= {"data.label": "label", "data.label_separator": None}
-    if len(columns.label) > 1:
-        changes["data.labels"] = list(columns.labels or columns.label)
+        changes[f"data.{name}"] = str(store(examples, columns, folder / "data", name=name).resolve())
+    if "train" in objects and len(columns.label) > 1:
+        changes["data.labels"] = list(columns.labels or columns.label)  # in their order, with those that no row has
     return changes

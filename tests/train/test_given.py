@@ -1,7 +1,8 @@
-"""Sources given in Python: the recipe's own columns, files and memory together."""
+"""Sources given in Python: the recipe's own columns, rows that are left out, files and memory together."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import headrace
 from headrace import Bundle
 from headrace.data.read import Columns, read
+from headrace.errors import DataError
 from headrace.train.fit import fit
-from headrace.train.stored import store
+from headrace.train.stored import as_given, store
 from loopback import Site, sha, tar_of
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, write_csv
@@ -33,6 +35,11 @@ def in_memory(backbone: Path, **changes: Any) -> dict[str, Any]:
     settings = recipe(Path("unused"), backbone, **{**STARS, **changes})
     del settings["data"]["train"]
     return settings
+
+
+def listed(run: Path) -> list[dict[str, str]]:
+    with open(run / "bad_rows.jsonl", encoding="utf-8", newline="\n") as lines:  # a text may hold other ends of a line
+        return [json.loads(line) for line in lines]
 
 
 # -- columns ------------------------------------------------------------------------------------------------------
@@ -88,15 +95,55 @@ def test_what_is_stored_reads_as_what_was_given(tmp_path: Path, kind: str) -> No
     clean = {"warm": "0", "long": 0.0, "tags": "", "names": []}
     given = [
         {"review": "NA", "stars": 5, **common, **tagged},
+        {"review": None, "stars": None, "title": None},
         {"review": "", "stars": "01", **common, **clean},
+        {"review": None},
     ]
     columns = COLUMNS[kind]
-    first = read(given, columns, cache=tmp_path / "cache")
+    first = read(given, columns, on_bad_row="skip", cache=tmp_path / "cache")
     path = store(first, columns, tmp_path / "data", name="train")
     assert set(pq.read_table(path).column_names) == set(columns.names)
-    second = read(path, columns, cache=tmp_path / "cache")
+    second = as_given(read(path, columns, on_bad_row="skip", cache=tmp_path / "cache"))
     assert second.fingerprint == first.fingerprint
     assert (second.texts(), second.labels(), second.slices()) == (first.texts(), first.labels(), first.slices())
+    assert second.column("row") == [1, 3]
+    assert second.n_bad_rows == 2
+    assert [bad.where.split(":")[:2] for bad in second.bad_rows] == [["train", "2"], ["train", "4"]]
+    assert [bad.reason for bad in second.bad_rows] == [bad.reason for bad in first.bad_rows]
+
+
+# -- rows that are left out ---------------------------------------------------------------------------------------
+
+
+def test_bad_rows_in_memory_are_left_out_and_listed_as_they_were_given(tmp_path: Path, backbone: Path) -> None:
+    train: list[Any] = reviews()
+    train.insert(2, {"review": None, "stars": "good"})
+    train.insert(5, {"review": "a good one\u2028", "stars": None})
+    train.append("no row")
+    test: list[Any] = [{**row, "review": f"new {row['review']}"} for row in reviews(9)]
+    test.insert(0, {"stars": "bad"})
+    settings = in_memory(backbone, data__on_bad_row="skip")
+    run = headrace.fit(settings, train=train, test=test, out=tmp_path / "run", echo=silent)
+    told = listed(run.folder)
+    assert [row["where"] for row in told] == ["train:3:review", "train:6:stars", "train:27", "test:1:review"]
+    assert "the text is missing" in told[0]["reason"]
+    assert told[1]["reason"] == "the label is missing"
+    assert told[1]["content"].startswith("a good one\u2028")
+    assert told[2]["reason"] == "this row is a str, not a dict"
+    assert json.loads((run.folder / "report.json").read_text("utf-8"))["data"]["bad_rows"] == 4
+    findings = [finding for finding in run.findings if finding.code == "bad_rows"]
+    assert [finding.where for finding in findings] == [tuple(row["where"] for row in told[:3]), ("test:1:review",)]
+    # rows keep the numbers that they have in the list, the first being 1
+    assert pq.read_table(run.folder / "predictions.parquet")["row"].to_pylist() == list(range(2, 11))
+    again = fit(run.folder / "recipe.yaml", out=tmp_path / "again", echo=silent)
+    assert listed(again.folder) == told
+
+
+def test_a_bad_row_in_memory_is_an_error_where_the_recipe_does_not_skip(tmp_path: Path, backbone: Path) -> None:
+    with pytest.raises(DataError, match="the text is missing") as caught:
+        headrace.fit(in_memory(backbone), train=[*reviews(), {"review": None, "stars": "good"}], out=tmp_path / "run")
+    assert caught.value.where == "list:25:review"
+    assert "set data.on_bad_row: skip" in str(caught.value.next)
 
 
 # -- files and memory together ------------------------------------------------------------------------------------

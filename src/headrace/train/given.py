@@ -34,7 +34,7 @@ def with_sources(recipe: Recipe, given: Mapping[str, Any], folder: Path, columns
     for name, value in paths.items():
         changes[f"data.{name}"] = _place(str(value), recipe)
     if objects:
-        changes |= _kept_in_folder(objects, folder, columns)
+        changes |= _kept_in_folder(recipe, objects, folder, columns)
     return recipe.with_values(changes, origin="given in Python") if changes else recipe
 
 
@@ -69,10 +69,10 @@ def _place(text: str, recipe: Recipe) -> str:
     return str(Path(text).expanduser().resolve()) if is_path else text
 
 
-def _kept_in_folder(objects: Mapping[str, Any], folder: Path, columns: Columns) -> dict[str, Any]:
+def _kept_in_folder(recipe: Recipe, objects: Mapping[str, Any], folder: Path, columns: Columns) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, value in objects.items():
-        examples = read(value, columns, cache=cache_folder(), split=name)
+        examples = read(value, columns, on_bad_row=recipe.values.data.on_bad_row, cache=cache_folder(), split=name)
         changes[f"data.{name}"] = str(store(examples, columns, folder / "data", name=name).resolve())
     if "train" in objects and len(columns.label) > 1:
         changes["data.labels"] = list(columns.labels or columns.label)  # in their order, with those that no row has

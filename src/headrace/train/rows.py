@@ -19,6 +19,7 @@ from headrace.data.split import limit, split
 from headrace.errors import DataError
 from headrace.files import cache_folder
 from headrace.train.fetching import Progress, placed
+from headrace.train.stored import as_given
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def _audited(
 
 def _read(plan: DataPlan, source: Any, split_name: str, cache: Path, progress: Progress | None) -> Examples:
     with placed(source, url=plan.url, sha256=plan.sha256, progress=progress) as place:
-        return read(
+        found = read(
             place, plan.columns, on_bad_row=plan.on_bad_row, encoding=plan.encoding, cache=cache, split=split_name
         )
+    return as_given(found)
 
 
 def _balanced(plan: DataPlan, whole: Examples, rows: np.ndarray, labels: LabelSet) -> tuple[np.ndarray, list[Finding]]:

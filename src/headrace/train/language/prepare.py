@@ -23,6 +23,7 @@ from headrace.text.store import tokenize
 from headrace.text.tokenizer import Tokenizer
 from headrace.train.fetching import Progress, placed
 from headrace.train.language.corpus import Corpus
+from headrace.train.stored import as_given
 from headrace.train.tokenizers import tokenizer_of, tokenizer_place
 
 
@@ -229,7 +230,7 @@ def _divided(
 def _read(values: RecipeValues, source: str, split: str, cache: Path, progress: Progress | None) -> Examples:
     data = values.data
     with placed(source, url=data.url, sha256=data.sha256, progress=progress) as place:
-        return read(
+        found = read(
             place,
             Columns(text=columns_of(values)),
             on_bad_row=data.on_bad_row,
@@ -238,6 +239,7 @@ def _read(values: RecipeValues, source: str, split: str, cache: Path, progress: 
             label_required=False,
             split=split,
         )
+    return as_given(found)
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,22 @@ def test_skipped_rows_are_listed_in_the_run(tmp_path: Path, backbone: Path) -> N
     assert listed[0]["where"].endswith("train.csv:62")
 
 
+def test_where_the_list_of_skipped_rows_is_cut_its_last_line_and_the_log_say_so(
+    tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headrace.data.faults.MAX_KEPT_BAD_ROWS", 2)
+    monkeypatch.setattr("headrace.train.standing.MAX_KEPT_BAD_ROWS", 2)
+    train = write_csv(tmp_path / "train.csv", rows(24))
+    with open(train, "a", encoding="utf-8") as file:
+        file.write("one,two,three\n" * 5)
+    run = fit(recipe(train, backbone, fit__epochs=1, data__on_bad_row="skip"), out=tmp_path / "run", echo=silent)
+    *first, last = [json.loads(line) for line in (run.folder / "bad_rows.jsonl").read_text("utf-8").splitlines()]
+    assert [row["where"].rsplit(":", 1)[1] for row in first] == ["26", "27"]
+    reason = "3 more rows are left out and not listed: of each source the first 2 are"
+    assert last == {"where": None, "reason": reason, "content": ""}
+    assert f"{train}: 5 bad rows are left out, of which the first 2 are listed" in caplog.messages
+
+
 def test_slices_of_rows_in_memory_stand_in_the_report(tmp_path: Path, backbone: Path) -> None:
     given = [{**row, "shop": ("north", "south")[i // 2 % 2]} for i, row in enumerate(rows(60))]
     test = [{**row, "text": f"again {row['text']}"} for row in given]

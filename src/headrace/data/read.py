@@ -104,7 +104,9 @@ def read(
     if examples is None:
         raise RunError("what was just written cannot be read back", where=str(kept), next="check that disk")
     if examples.n_bad_rows:
-        _log.warning("%s: %d bad rows are left out", opened.name, examples.n_bad_rows)
+        n_bad, n_listed = examples.n_bad_rows, len(examples.bad_rows)
+        listed = f", of which the first {n_listed:,} are listed" if n_listed < n_bad else ""
+        _log.warning("%s: %d bad rows are left out%s", opened.name, n_bad, listed)
     return examples
 
 

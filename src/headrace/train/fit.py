@@ -193,7 +193,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
         return Run(folder.path, folder.bundle, Evaluation.from_dict(report), prepared.findings, report["timing"], True)
 
     folder.set_status("preparing")
-    write_bad_rows(folder, prepared.bad_rows)
+    write_bad_rows(folder, prepared.bad_rows, prepared.n_bad_rows)
     expected = foretold(session)
     session.train()
     folder.set_status("evaluating")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.data.examples import BadRow
+from headrace.data.faults import MAX_KEPT_BAD_ROWS
 from headrace.recipe import Recipe
 from headrace.recipe.places import flat
 from headrace.recipe.schema import RecipeValues
@@ -96,8 +97,17 @@ def identity(values: RecipeValues, fingerprints: Mapping[str, str], model_sha256
     return found
 
 
-def write_bad_rows(folder: RunFolder, bad_rows: Sequence[BadRow]) -> None:
-    """Write the rows that were left out, if there are any, into bad_rows.jsonl."""
+def write_bad_rows(folder: RunFolder, bad_rows: Sequence[BadRow], n_bad_rows: int) -> None:
+    """Write the rows that were left out, if there are any, into bad_rows.jsonl.
+
+    Args:
+        folder: The run's.
+        bad_rows: The first of each source.
+        n_bad_rows: How many were left out; a last line tells of those that are not listed.
+    """
     if bad_rows:
-        rows = [(bad.where, bad.reason, bad.content) for bad in bad_rows]
+        rows: list[tuple[str | None, str, str]] = [(bad.where, bad.reason, bad.content) for bad in bad_rows]
+        if n_bad_rows > len(bad_rows):
+            more = f"{n_bad_rows - len(bad_rows):,} more rows are left out and not listed"
+            rows.append((None, f"{more}: of each source the first {MAX_KEPT_BAD_ROWS:,} are", ""))
         write_rows(folder.path / "bad_rows.jsonl", {"where": str, "reason": str, "content": str}, rows)

@@ -68,7 +68,7 @@ def fit_language_model(
         say(f"already finished: {folder.path} holds this run; nothing was trained")
         return _run(folder, report, was_finished=True)
     folder.set_status("preparing")
-    write_bad_rows(folder, prepared.bad_rows)
+    write_bad_rows(folder, prepared.bad_rows, prepared.n_bad_rows)
     training.train()
     folder.set_status("evaluating")
     run = finish_language_model(training, recipe=recipe)

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import headrace
+import headrace.similar
 from headrace import apply
-from headrace.apply import where
+from headrace.apply import vectors, where
 from headrace.bundle import Bundle
 from headrace.decide.calibration import Calibration
 from headrace.decide.decision import Decision
@@ -344,10 +345,10 @@ def test_vectors_are_written_in_order_without_pickle(
     monkeypatch.setattr(where, "ROWS_AT_A_TIME", 4)
     path = csv_file(tmp_path / "a.csv", 10)
     assert apply.embed_file(bundle, path, tmp_path / "v.npy") == (10, 32)
-    vectors = np.load(tmp_path / "v.npy", allow_pickle=False)
+    found = np.load(tmp_path / "v.npy", allow_pickle=False)
     wanted = np.asarray(bundle.embed([row["text"] for row in rows(10)]))
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(vectors, wanted, atol=1e-5)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
     apply.embed_file(bundle, path, tmp_path / "v.parquet", pool="cls")
     table = pq.read_table(tmp_path / "v.parquet")
     assert table.column("row").to_pylist() == list(range(2, 12))
@@ -356,6 +357,42 @@ def test_vectors_are_written_in_order_without_pickle(
         np.asarray(bundle.embed([row["text"] for row in rows(10)], pool="cls")),
         atol=1e-5,
     )
+
+
+def test_vectors_of_tokens_are_written_beside_their_tokens(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "TOKEN_WINDOW_BYTES", 4 * 4 * 32 * 24)  # four texts of 24 tokens of width 32
+    texts = [*(row["text"] for row in rows(9)), ""]
+    path = jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    told: list[tuple[int, int]] = []
+    done = apply.embed_file(
+        bundle, path, tmp_path / "v.parquet", pool="none", progress=lambda *counts: told.append(counts)
+    )
+    assert done == (10, 32)
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    table = pq.read_table(tmp_path / "v.parquet").to_pydict()
+    assert table["row"] == list(range(1, 11))
+    assert table["tokens"] == bundle.tokens(texts)
+    assert table["tokens"][-1] == ["[CLS]", "[SEP]"]
+    for found, wanted in zip(table["vectors"], bundle.embed(texts, pool="none"), strict=True):
+        np.testing.assert_allclose(np.array(found), wanted, atol=1e-5)
+    assert [len(found) for found in table["vectors"]] == [len(tokens) for tokens in table["tokens"]]
+
+
+def test_vectors_of_tokens_have_no_rectangle_and_no_neighbours(tmp_path: Path, bundle: Bundle) -> None:
+    path = csv_file(tmp_path / "a.csv", 4)
+    with pytest.raises(DataError) as caught:
+        apply.embed_file(bundle, path, tmp_path / "v.npy", pool="none")
+    assert caught.value.what == "vectors of tokens are not written as .npy: one text has more of them than another"
+    assert caught.value.where == str(tmp_path / "v.npy")
+    assert ".parquet" in str(caught.value.next)
+    for similar in (
+        lambda: apply.similar_in_file(bundle, "a film", path, pool="none"),
+        lambda: headrace.similar.similar(bundle, "a film", ["a film", "two"], pool="none"),
+    ):
+        with pytest.raises(RecipeError, match="there is no pooling 'none'"):
+            similar()
 
 
 def test_other_endings_and_poolings_are_refused(tmp_path: Path, bundle: Bundle) -> None:

@@ -527,6 +527,10 @@ def test_embed_and_similar(capsys: pytest.CaptureFixture[str], bundle: Path, tmp
     code, value = answered(capsys, "embed", bundle, path, "-o", "v.npy", "--pool", "cls")
     assert code == 0
     assert (value["n_rows"], value["width"]) == (6, 32)
+    code, out, _ = ran(capsys, "embed", bundle, path, "-o", "v.parquet", "--pool", "none")
+    assert (code, out) == (0, "6 texts, a vector of width 32 for each token: v.parquet\n")
+    code, value = answered(capsys, "embed", bundle, path, "-o", "v.npy", "--pool", "none")
+    assert (code, value["error"]) == (2, "DataError")
     code, value = answered(capsys, "similar", bundle, "a good film", path, "--top", "2")
     assert code == 0
     assert len(value["matches"]) == 2

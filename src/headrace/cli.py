@@ -59,7 +59,8 @@ BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's
 Threshold = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Multi-label: from which score on a label is given.")
 ]
-Pool = Annotated[str, typer.Option(help="mean, cls, max or concat (last, max and mean): from token vectors to one.")]
+POOLS = "From token vectors to one: mean, cls, max, concat (last, max and mean) or pooler"
+Pool = Annotated[str, typer.Option(help=f"{POOLS}.")]
 Device = Annotated[str, typer.Option(help="auto (an accelerator if there is one), cpu, or such as cuda:0.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16: faster where the processor has it, scores move by 0.01.")]
 DataFile = Annotated[str, typer.Argument(metavar="FILE", help=".csv .tsv .jsonl .parquet (also .gz).")]
@@ -307,18 +308,19 @@ def embed(
     bundle: BundleFolder,
     file: DataFile,
     out: Annotated[Path, typer.Option("-o", "--out", help=".npy or .parquet")],
-    pool: Pool = "mean",
+    pool: Annotated[str, typer.Option(help=f"{POOLS}; none (.parquet): a vector for each token.")] = "mean",
     device: Device = "auto",
     precision: Precision = "fp32",
     json: Json = False,
 ) -> Answer:
-    """Write a vector of the last hidden layer for each text of a file."""
+    """Write a vector of the last hidden layer for each text of a file, or for each token."""
     from headrace.apply import Where, embed_file
 
     where: Where = {"device": device, "precision": precision}
     n_rows, width = embed_file(bundle, file, out, pool=pool, progress=counted("embedded"), **where)
     value = {"out": str(out), "n_rows": n_rows, "width": width, "pool": pool}
-    return Answer(value, [f"{n_rows:,} vectors of width {width}: {out}"])
+    of_tokens = " for each token" if pool == "none" else ""
+    return Answer(value, [f"{n_rows:,} texts, a vector of width {width}{of_tokens}: {out}"])
 
 
 @app.command()

@@ -22,6 +22,8 @@ CLASSICAL = ("svm", "logistic")
 # Their batch norm sees all texts of a step: it cannot go through in micro-batches.
 NORMALIZING = ("ulmfit",)
 POOLS = ("cls", "pooler", "mean", "max", "concat")
+#: A vector for each token instead of one a text; not for a head.
+NO_POOL = "none"
 # BERT's own spread for new layers: logits start near zero, whatever the width.
 _INITIAL_STD = 0.02
 # The logit of a label that the training rows never have: no finite score comes near it.

@@ -9,8 +9,8 @@ from typing import Unpack
 import numpy as np
 
 from headrace.bundle import Bundle
-from headrace.errors import DataError
-from headrace.predict import Compute
+from headrace.errors import DataError, RecipeError, suggestion
+from headrace.predict import POOLS, Compute
 from headrace.text.subwords import Texts
 
 
@@ -82,6 +82,8 @@ def similar(
         DataError: An input is not a text, or `top` is below 1.
         RecipeError: There is no such pooling.
     """
+    if pool not in POOLS:  # a vector for each token cannot be compared with another text's
+        raise RecipeError(f"there is no pooling {pool!r}", where="pool", next=suggestion(pool, POOLS))
     if len(documents) == 0:
         return []
     queries: Texts = [query]  # type: ignore[assignment]  # a text for a bundle of texts, a pair for one of pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Unpack
@@ -16,12 +16,16 @@ from headrace.bundle import Bundle
 from headrace.data.examples import FILE, ROW, Examples
 from headrace.errors import DataError, RecipeError
 from headrace.files import atomic_file
+from headrace.head import NO_POOL
 from headrace.predict import POOLS
 from headrace.similar import rank
 from headrace.sources import texts_of
 
-# Takes rows and their vectors; without vectors it ends the file.
-Write = Callable[[list[int], np.ndarray | None], None]
+# Takes rows and their vectors, or tokens with vectors; without them it ends the file.
+Write = Callable[[list[int], Any | None], None]
+
+# Of token vectors so much is held at once: with 256 tokens of width 384 those of 341 texts.
+TOKEN_WINDOW_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,14 @@ def embed_file(
     progress: Progress | None = None,
     **where: Unpack[Where],
 ) -> tuple[int, int]:
-    """Write one vector of the last hidden layer for each text of a file; return rows and width.
+    """Write one vector of the last hidden layer for each text of a file, or for each token; return rows and width.
 
     Args:
         bundle: A bundle or its folder.
         source: A file with the text's column of the training data.
-        out: `.npy` ([rows, width] float32, nothing pickled) or `.parquet` (`row`, `vector`).
-        pool: `mean`, `cls` or `max`, or `pooler` where the backbone has one.
+        out: `.npy` ([rows, width] float32, nothing pickled) or `.parquet` (`row`, `vector`; of tokens `row`, `tokens`,
+            `vectors`).
+        pool: `mean`, `cls`, `max` or `concat`, `pooler` where the backbone has one, or `none` for a vector a token.
         progress: Told how many rows are done, and how many there are.
         **where: See `Where`.
 
@@ -63,19 +68,27 @@ def embed_file(
             where=str(out),
             next=".npy or .parquet",
         )
-    if pool not in POOLS:
-        raise RecipeError(f"there is no pooling {pool!r}", where="--pool", next=f"one of: {', '.join(POOLS)}")
+    _require_pool(pool, (*POOLS, NO_POOL))
+    if pool == NO_POOL and out.suffix == ".npy":
+        raise DataError(
+            "vectors of tokens are not written as .npy: one text has more of them than another",
+            where=str(out),
+            next="write them as .parquet, or one vector a text with --pool mean",
+        )
     loaded = on_device(bundle, where)
     precision = where.get("precision", "fp32")
     width = loaded.classifier.embedding_width(pool)
+    rows = None if pool != NO_POOL else max(1, TOKEN_WINDOW_BYTES // (4 * width * loaded.about.text.max_length))
     # a row left out would shift the vectors behind it: row i of the file is vector i
     with texts_of(loaded, source, on_bad_row="error") as examples, atomic_file(out) as file:
-        write = _npy(file, len(examples), width) if out.suffix == ".npy" else _parquet(file, width)
-        for start, stop in windows(examples):
-            vectors = np.asarray(
-                loaded.embed(examples.texts(start, stop), pool=pool, precision=precision), dtype=np.float32
-            )
-            write(examples.column(ROW, start, stop), vectors)
+        if out.suffix == ".npy":
+            write = _npy(file, len(examples), width)
+        else:
+            write = _token_parquet(file, width) if pool == NO_POOL else _parquet(file, width)
+        for start, stop in windows(examples, rows):
+            texts = examples.texts(start, stop)
+            vectors = loaded.embed(texts, pool=pool, precision=precision)
+            write(examples.column(ROW, start, stop), (loaded.tokens(texts), vectors) if pool == NO_POOL else vectors)
             if progress is not None:
                 progress(stop, len(examples))
         write([], None)
@@ -90,6 +103,7 @@ def similar_in_file(
     Raises:
         HeadraceError: The bundle or the file is no good.
     """
+    _require_pool(pool, POOLS)
     loaded = on_device(bundle, where)
     precision = where.get("precision", "fp32")
     wanted = np.asarray(loaded.embed([query], pool=pool, precision=precision))
@@ -130,6 +144,32 @@ def _parquet(file: BinaryIO, width: int) -> Write:
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
     return write
+
+
+def _token_parquet(file: BinaryIO, width: int) -> Write:
+    import pyarrow.parquet as pq
+
+    vector = pa.list_(pa.float32(), width)
+    schema = pa.schema([("row", pa.int64()), ("tokens", pa.list_(pa.string())), ("vectors", pa.list_(vector))])
+    writer = pq.ParquetWriter(file, schema, compression="zstd")
+
+    def write(rows: list[int], found: tuple[list[list[str]], list[np.ndarray]] | None) -> None:
+        if found is None:
+            writer.close()
+            return
+        tokens, vectors = found
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors).reshape(-1)), width)
+        ends = np.cumsum([0, *map(len, vectors)], dtype=np.int32)
+        arrays = [pa.array(rows, pa.int64()), pa.array(tokens, schema.field("tokens").type)]
+        arrays.append(pa.ListArray.from_arrays(pa.array(ends), flat))
+        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+    return write
+
+
+def _require_pool(pool: str, known: Sequence[str]) -> None:
+    if pool not in known:
+        raise RecipeError(f"there is no pooling {pool!r}", where="--pool", next=f"one of: {', '.join(known)}")
 
 
 def _found(examples: Examples, place: int, cosine: float) -> Found:

@@ -18,6 +18,7 @@ from headrace.data.rows import RowBatch
 from headrace.decide.decision import Decision
 from headrace.errors import DataError
 from headrace.files import atomic_folder, write_json, write_text
+from headrace.head import NO_POOL
 from headrace.model import Classifier, build_classifier
 from headrace.predict import (
     Compute,
@@ -227,9 +228,18 @@ class Bundle:
         if isinstance(texts, str):
             texts = [texts]
         store = self._encoded(self._checked(texts))
-        if pool == "none":
+        if pool == NO_POOL:
             return token_vectors(self._model(compute), store, **self._tokens(), **compute)
         return embed(self._model(compute), store, pool=pool, **self._tokens(), **compute)
+
+    def tokens(self, texts: Texts) -> list[list[str]]:
+        """Return the tokens of each text as the vocabulary writes them: those whose vectors `embed` gives unpooled.
+
+        Raises:
+            DataError: An input is not a text (or a pair, for a bundle of pairs).
+        """
+        store = self._encoded(self._checked(texts))
+        return [self.subwords.tokens(store.ids(row)) for row in range(len(store))]
 
     def explain(self, text: Text, label: str | None = None) -> Explanation:
         """Return how much each word of a text (or pair) moved its answer.

@@ -539,6 +539,27 @@ def test_embed_and_similar(capsys: pytest.CaptureFixture[str], bundle: Path, tmp
     assert "cosine" in out
 
 
+def test_the_query_of_a_bundle_of_pairs_has_a_second_text(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    pairs = tiny_bundle(tmp_path / "pairs", labels=("no", "yes"), text={"columns": ("premise", "hypothesis")})
+    path = tmp_path / "pairs.jsonl"
+    texts = [("a good film", "it is slow"), ("a good film", "it is warm"), ("a dull film", "it is warm")]
+    lines = [json.dumps({"premise": first, "hypothesis": second}) for first, second in texts]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    code, value = answered(capsys, "similar", pairs, "a good film", path, "--pair", "it is warm", "--top", "1")
+    assert code == 0
+    (match,) = value["matches"]
+    assert (match["row"], match["text"]) == (2, ["a good film", "it is warm"])
+    assert match["cosine"] == pytest.approx(1, abs=1e-5)
+    code, value = answered(capsys, "similar", pairs, "a good film", path)
+    assert (code, value["error"]) == (2, "DataError")
+    assert "is not a pair (premise, hypothesis)" in value["what"]
+    code, value = answered(capsys, "similar", bundle, "a good film", path, "--pair", "it is warm")
+    assert (code, value["error"]) == (2, "DataError")
+    assert "is not a text" in value["what"]
+
+
 def test_export_writes_a_folder_or_gives_the_reason(
     capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's
 Threshold = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Multi-label: from which score on a label is given.")
 ]
+Pair = Annotated[str | None, typer.Option(help="The second text, for a bundle of pairs.")]
 POOLS = "From token vectors to one: mean, cls, max, concat (last, max and mean) or pooler"
 Pool = Annotated[str, typer.Option(help=f"{POOLS}.")]
 Device = Annotated[str, typer.Option(help="auto (an accelerator if there is one), cpu, or such as cuda:0.")]
@@ -187,8 +188,7 @@ def check(
     from headrace.check import check as look
     from headrace.train.fit import telling
 
-    progress = telling(to_stderr)
-    found = look(recipe, overrides=set or (), labels=labels, forecast=forecast, progress=progress)
+    found = look(recipe, overrides=set or (), labels=labels, forecast=forecast, progress=telling(to_stderr))
     return check_answer(found, recipe=recipe)
 
 
@@ -328,6 +328,7 @@ def similar(
     bundle: BundleFolder,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A text.")],
     file: DataFile,
+    pair: Pair = None,
     top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
     pool: Pool = "mean",
     device: Device = "auto",
@@ -338,14 +339,15 @@ def similar(
     from headrace.apply import Where, similar_in_file
 
     where: Where = {"device": device, "precision": precision}
-    return similar_answer(similar_in_file(bundle, query, file, top=top, pool=pool, **where))
+    sought = query if pair is None else (query, pair)
+    return similar_answer(similar_in_file(bundle, sought, file, top=top, pool=pool, **where))
 
 
 @app.command()
 def explain(
     bundle: BundleFolder,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A text.")],
-    pair: Annotated[str | None, typer.Option(help="The second text, for a bundle of pairs.")] = None,
+    pair: Pair = None,
     label: Annotated[str | None, typer.Option(help="The label to explain, instead of the predicted one.")] = None,
     html: Annotated[Path | None, typer.Option(help="A page to write that shows it.")] = None,
     json: Json = False,

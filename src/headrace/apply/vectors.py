@@ -20,6 +20,7 @@ from headrace.head import NO_POOL
 from headrace.predict import POOLS
 from headrace.similar import rank
 from headrace.sources import texts_of
+from headrace.text.subwords import Texts
 
 # Takes rows and their vectors, or tokens with vectors; without them it ends the file.
 Write = Callable[[list[int], Any | None], None]
@@ -96,9 +97,23 @@ def embed_file(
 
 
 def similar_in_file(
-    bundle: Bundle | str | Path, query: str, source: Any, *, top: int = 10, pool: str = "mean", **where: Unpack[Where]
+    bundle: Bundle | str | Path,
+    query: str | tuple[str, str],
+    source: Any,
+    *,
+    top: int = 10,
+    pool: str = "mean",
+    **where: Unpack[Where],
 ) -> list[Found]:
     """Return the documents of a file that are nearest to a query by the cosine of their vectors, the nearest first.
+
+    Args:
+        bundle: A bundle or its folder.
+        query: A text, or a pair for a bundle of pairs.
+        source: A file with the text's columns of the training data.
+        top: At most so many.
+        pool: As in `embed_file`, but for `none`.
+        **where: See `Where`.
 
     Raises:
         HeadraceError: The bundle or the file is no good.
@@ -106,7 +121,8 @@ def similar_in_file(
     _require_pool(pool, POOLS)
     loaded = on_device(bundle, where)
     precision = where.get("precision", "fp32")
-    wanted = np.asarray(loaded.embed([query], pool=pool, precision=precision))
+    queries: Texts = [query]  # type: ignore[assignment]  # a text for a bundle of texts, a pair for one of pairs
+    wanted = np.asarray(loaded.embed(queries, pool=pool, precision=precision))
     best: list[tuple[float, int]] = []
     with texts_of(loaded, source, on_bad_row="error") as examples:
         for start, stop in windows(examples):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -12,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -22,65 +19,7 @@ from transformers import AutoModel
 
 from headrace.backbones import transformer
 from headrace.errors import ModelError
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class StandIn(ThreadingHTTPServer):
-    """Serves HEAD and GET of /OWNER/NAME/resolve/REVISION/FILE as the hub does, and remembers the requests."""
-
-    daemon_threads = True
-
-    def __init__(self, repositories: dict[str, Path]) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.repositories = repositories
-        self.requests: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, *, with_body: bool) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
-        parts = self.path.strip("/").split("/")
-        if len(parts) < 5 or parts[2] != "resolve":
-            return self.refuse("EntryNotFound")
-        repository = self.server.repositories.get("/".join(parts[:2]))
-        if repository is None:
-            return self.refuse("GatedRepo" if parts[0] == "gated" else "RepoNotFound")
-        if parts[3] not in ("main", "v1", COMMIT):
-            return self.refuse("RevisionNotFound")
-        file = repository / "/".join(parts[4:])
-        if not file.is_file():
-            return self.refuse("EntryNotFound")
-        content = file.read_bytes()
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-        return None
-
-    def refuse(self, code: str) -> None:
-        self.send_response(403 if code == "GatedRepo" else 404)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+from hub_stand_in import COMMIT, StandIn
 
 
 @pytest.fixture

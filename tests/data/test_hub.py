@@ -1,9 +1,11 @@
 """Names of data sets on the hub, and loading them (the hub itself is never asked)."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import datasets
@@ -12,6 +14,7 @@ import pytest
 from headrace.data import hub
 from headrace.data.hub import HubSource, parse
 from headrace.errors import DataError
+from hub_stand_in import COMMIT, StandIn
 
 
 @pytest.mark.parametrize(
@@ -198,3 +201,92 @@ def test_a_proxy_is_left_to_the_hubs_client(monkeypatch, calls):
     hub.load("hub:a/b", default_split="train")
     assert time.perf_counter() - start < 5
     assert len(calls) == 1
+
+
+CARD = """---
+configs:
+- config_name: films
+  data_files:
+  - {split: train, path: films/train.csv}
+  - {split: validation, path: films/valid.csv}
+- config_name: books
+  data_files:
+  - {split: test, path: books/*.csv}
+---
+"""
+FILES = {
+    "README.md": CARD,
+    "films/train.csv": "text,label\na warm film,good\na dull film,bad\n",
+    "films/valid.csv": "text,label\na fine film,good\n",
+    "books/a.csv": "text,label\na fine book,good\na dull book,bad\n",
+}
+READ = """
+import json, sys
+from pathlib import Path
+from headrace.data.read import Columns, read
+from headrace.errors import DataError
+found = {}
+for name in sys.argv[2:]:
+    source, _, split = name.partition(" ")
+    try:
+        rows = read(source, Columns(("text",), ("label",)), cache=Path(sys.argv[1]), split=split or "train")
+        found[name] = list(zip(rows.texts(), rows.labels()))
+    except DataError as error:
+        found[name] = error.what
+print(json.dumps(found))
+"""
+
+
+def read_from(url: str, folder, *sources: str, **settings: str):
+    """Read sources in a fresh process whose hub is at this address, with a cache of its own in the folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
+    (folder / "work").mkdir(exist_ok=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", READ, str(folder / "cache"), *sources],
+        env={**kept, "HF_ENDPOINT": url, "HF_HOME": str(folder / "home"), **settings},
+        cwd=folder / "work",
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.slow
+def test_the_library_itself_reads_configurations_splits_and_revisions_from_a_hub(tmp_path):
+    for name, content in FILES.items():
+        path = tmp_path / "repository" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+    hub = StandIn({"datasets/owner/tiny": tmp_path / "repository"})
+    threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+    films = [["a warm film", "good"], ["a dull film", "bad"]]
+    found = read_from(
+        hub.url,
+        tmp_path,
+        "hub:owner/tiny:films",
+        "hub:owner/tiny:films valid",
+        "hub:owner/tiny@v1:books#test[1:]",
+        "hub:owner/tiny:plays",
+        "hub:owner/tiny:books",
+        "hub:owner/tiny@v9:films",
+        "hub:owner/none",
+    )
+    assert found.pop("hub:owner/tiny:films") == films
+    assert found.pop("hub:owner/tiny:films valid") == [["a fine film", "good"]]
+    assert found.pop("hub:owner/tiny@v1:books#test[1:]") == [["a dull book", "bad"]]
+    what = "cannot load owner/tiny (split 'train', configuration '{}') from the hub: "
+    assert found["hub:owner/tiny:plays"].startswith(what.format("plays"))
+    assert "['films', 'books']" in found["hub:owner/tiny:plays"]
+    assert found["hub:owner/tiny:books"] == what.format("books") + "Unknown split \"train\". Should be one of ['test']."
+    assert "revision 'v9'" in found["hub:owner/tiny@v9:films"]
+    assert "doesn't exist on the Hub" in found["hub:owner/none"]
+    assert f"GET /datasets/owner/tiny/resolve/{COMMIT}/films/train.csv" in hub.requests
+    assert "HEAD /datasets/owner/tiny/resolve/v1/README.md" in hub.requests
+    hub.shutdown()
+    hub.server_close()
+    # what was read once is read again without the hub, as our advice says
+    again = read_from(hub.url, tmp_path, "hub:owner/tiny:films", HF_HUB_OFFLINE="1")
+    assert again == {"hub:owner/tiny:films": films}

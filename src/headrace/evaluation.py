@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -157,12 +157,21 @@ class Evaluation:
         return "\n".join(parts)
 
     def _all_notes(self) -> list[str]:
-        return [f"{name}: {found.note}" for name, found in self.metrics.items() if found.note] + list(self.notes)
+        return metric_notes(self.metrics.items()) + list(self.notes)
 
     def _title(self) -> str:
         if not self.labels:  # a language model's: it has tokens
             return f"{self.split}: {self.n_rows:,} tokens, {self.task}"
         return f"{self.split}: {self.n_rows:,} rows, {self.task}, {len(self.labels)} labels"
+
+
+def metric_notes(metrics: Iterable[tuple[str, Interval]]) -> list[str]:
+    """Return what the reader should know of some metrics: each note once, after the names of all that it is about."""
+    by_note: dict[str, list[str]] = {}
+    for name, found in metrics:
+        if found.note:
+            by_note.setdefault(found.note, []).append(name)
+    return [f"{'; '.join(names)}: {note}" for note, names in by_note.items()]
 
 
 def _digits(value: float | None) -> str:

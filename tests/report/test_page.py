@@ -333,7 +333,29 @@ def test_every_metric_stands_beside_its_interval() -> None:
         assert f"{found['value']:.4f} {found['low']:.4f} to {found['high']:.4f}" in text
     report = samples.bare()
     assert "0.464 no interval" in flat(page_of(report))
-    assert "12 rows are too few for bootstrap intervals" in flat(page_of(report))
+    told = "Log loss; F1, mean over labels: no interval from fewer than 20 rows"
+    assert flat(page_of(report)).count(told) == 1
+
+
+def test_a_label_of_few_rows_stands_without_interval_and_the_reason_once() -> None:
+    report = samples.toxic()
+    few = {label: values for label, values in report["labels"].items() if values["support"] < 20}
+    assert few
+    page = page_of(report)
+    table = next(node for node in nodes(page) if node.get("id") == "labels").find(f".//{HTML}tbody")
+    for row in table.findall(f"{HTML}tr"):
+        label = "".join(row.find(f"{HTML}th").itertext())
+        cells = ["".join(cell.itertext()) for cell in row.findall(f"{HTML}td")]
+        f1, precision, recall = cells[2], cells[4], cells[5]
+        assert ("no interval" in recall) == (label in few)
+        assert ("no interval" in precision) == (report["labels"][label]["n_predicted"] < 20)
+        assert ("no interval" in f1) == ("no interval" in recall or "no interval" in precision)
+    for note in report["notes"]:
+        assert flat(page).count(note) == 1
+    (note,) = [note for note in report["notes"] if "fewer than 20 rows have" in note]
+    assert all(f"{label!r} ({values['support']})" in note for label, values in few.items())
+    approximate = report["metrics"]["roc_auc_macro"]["note"]
+    assert flat(page).count(f"over labels: {approximate}") == 1  # the cell shows the interval alone
 
 
 def test_images_have_a_role_a_title_and_a_description_or_are_hidden() -> None:

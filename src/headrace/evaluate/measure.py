@@ -8,13 +8,13 @@ import numpy as np
 
 from headrace.data.examples import LabelSet
 from headrace.errors import RecipeError, suggestion
+from headrace.evaluate.few import FEW_ROWS, few_of_kind, few_predicted, few_with, label_notes, mean_note
 from headrace.evaluate.scored import Scored, checked, fitting
 from headrace.evaluation import Evaluation, Interval
 from headrace.intervals import (
     BOOTSTRAP,
     HALL,
     MIN_ROWS,
-    MIN_ROWS_IN_MACRO,
     WILSON,
     Area,
     Resampled,
@@ -98,6 +98,8 @@ def evaluate(
     )
     resampled = resample(targets, scores, scored.decided, resamples=scored.resamples, seed=scored.seed, ranked=False)
     kept = [float(one) for one in np.atleast_1d(given)]
+    counts = scored.has_label.sum(axis=0), scored.has_decided.sum(axis=0)
+    notes = label_notes(scored.names, *counts, scored.n_rows)
     return Evaluation(
         task=task,
         labels=labels.names,
@@ -106,7 +108,7 @@ def evaluate(
         metrics=_metrics(scored, resampled),
         per_label=_per_label(scored, resampled),
         confusion=None if multi_label else confusion_matrix(targets, scored.decided, len(labels)).tolist(),
-        notes=tuple(_notes(scored)),
+        notes=tuple(notes),
         threshold=None if not multi_label else kept[0] if len(kept) == 1 else tuple(kept),
     )
 
@@ -155,7 +157,9 @@ def _metrics(scored: Scored, resampled: Resampled) -> dict[str, Interval]:
             continue  # of two labels the second is reported, of others the mean
         value = metric.function(scored.targets, scored.scores if metric.uses == "scores" else scored.decided)
         if name == "accuracy" or (name == "f1_micro" and not multi_label):
-            found[name] = _share(int(is_correct(scored.targets, scored.decided).sum()), scored.n_rows, "")
+            right = int(is_correct(scored.targets, scored.decided).sum())
+            low, high = wilson(right, scored.n_rows) or (None, None)
+            found[name] = Interval(right / scored.n_rows, low, high, method=WILSON)
         elif value is None:
             found[name] = Interval(None, note="no label has what it takes: see the notes")
         elif name in _RANKED:
@@ -178,7 +182,7 @@ def mean_interval(values: np.ndarray, bounds: tuple[float, float]) -> Interval:
     """
     value = float(values.mean())
     if len(values) < MIN_ROWS:
-        return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
+        return Interval(value, note=FEW_ROWS)
     span = hall(value, mean_influence(values), df=len(values) - 1, bounds=bounds)
     if span is None:
         return Interval(value, note="no interval: all rows have the same value")
@@ -191,13 +195,26 @@ def _resampled(scored: Scored, resampled: Resampled, metric: Metric, value: floa
     if drawn is None:
         second = scored.scores if metric.uses == "scores" else scored.decided
         drawn = resample_metric(metric.function, scored.targets, second, resamples=scored.resamples, seed=scored.seed)
-    influence = None
+    influence, note = None, None
     if metric.name == "f1_macro":
+        note, enough = _f1_note(scored)
+        if not enough and scored.n_rows >= MIN_ROWS:
+            return Interval(value, note=note)
         influence = mean_of_defined(scored.f1_influence)
     elif metric.name == "f1_micro":
+        n = min(int(scored.has_label.sum()), int(scored.has_decided.sum()))
+        if n < MIN_ROWS <= scored.n_rows:
+            return Interval(value, note=f"no interval: {n} labels given or predicted in all, {MIN_ROWS} are needed")
         pooled = f1_influence(scored.has_label.reshape(-1, 1), scored.has_decided.reshape(-1, 1))
         influence = pooled.reshape(scored.scores.shape).sum(axis=1)  # the rows of all labels taken for one label
-    return bootstrapped(value, drawn, scored.n_rows, influence=influence)
+    return bootstrapped(value, drawn, scored.n_rows, influence=influence, note=note)
+
+
+def _f1_note(scored: Scored) -> tuple[str | None, bool]:
+    """Return what to know of the mean F1, and whether it gets an interval; labels without an F1 are not in it."""
+    support = scored.has_label.sum(axis=0)
+    judged = np.flatnonzero(support + scored.has_decided.sum(axis=0))
+    return mean_note([scored.names[i] for i in judged], support[judged], "with the label")
 
 
 def _ranked(scored: Scored, name: str, value: float) -> Interval:
@@ -227,17 +244,14 @@ def _ranked_interval(value: float, estimate: Area, n_rarer: int, note: str | Non
 def _ranked_note(scored: Scored) -> tuple[str | None, bool]:
     """Return what to know of a ranked metric over labels, and whether it gets an interval."""
     rarer = scored.rows_of_rarer_kind()
-    judged = [1] if is_binary(scored.targets, len(scored.names)) else range(len(scored.names))
-    few = [i for i in judged if 0 < rarer[i] < MIN_ROWS]
-    if not few:
-        return None, True
-    named = ", ".join(f"{scored.names[i]!r} ({rarer[i]})" for i in few[:5]) + (", …" if len(few) > 5 else "")
-    enough = min(rarer[i] for i in few) >= MIN_ROWS_IN_MACRO and len(judged) > 1
-    outcome = "the interval is approximate" if enough else "no interval"
-    return f"fewer than {MIN_ROWS} rows with or without the label {named}: {outcome}", enough
+    first = 1 if is_binary(scored.targets, len(scored.names)) else 0
+    judged = [i for i in range(first, len(scored.names)) if rarer[i]]
+    return mean_note([scored.names[i] for i in judged], rarer[judged], "with or without the label")
 
 
-def bootstrapped(value: float, drawn: np.ndarray, n_rows: int, *, influence: np.ndarray | None = None) -> Interval:
+def bootstrapped(
+    value: float, drawn: np.ndarray, n_rows: int, *, influence: np.ndarray | None = None, note: str | None = None
+) -> Interval:
     """Return an estimate with the 95 % interval of its resamples.
 
     Args:
@@ -245,18 +259,22 @@ def bootstrapped(value: float, drawn: np.ndarray, n_rows: int, *, influence: np.
         drawn: float64 [resamples].
         n_rows: Fewer than `MIN_ROWS` get no interval.
         influence: float64 [rows], see `headrace.intervals.influence`; without it the percentiles are taken as they are.
+        note: What to know of the interval.
     """
     if n_rows < MIN_ROWS:
-        return Interval(value, note=f"no interval from fewer than {MIN_ROWS} rows")
+        return Interval(value, note=FEW_ROWS)
     span = percentiles(drawn) if influence is None else corrected_percentiles(drawn, value, influence)
     if span is None:
         return Interval(value, note="no interval: all resamples gave the same value")
-    return Interval(value, *span, method=BOOTSTRAP)
+    return Interval(value, *span, method=BOOTSTRAP, note=note)
 
 
-def _share(successes: int, n: int, why_none: str) -> Interval:
+def _share(successes: int, n: int, why_none: str, why_few: str) -> Interval:
+    """Return a share of a label's rows; of fewer than 20 Wilson's interval would hold, but say next to nothing."""
     span = wilson(successes, n)
-    return Interval(None, note=why_none) if span is None else Interval(successes / n, *span, method=WILSON)
+    if span is None:
+        return Interval(None, note=why_none)
+    return Interval(successes / n, note=why_few) if n < MIN_ROWS else Interval(successes / n, *span, method=WILSON)
 
 
 def _per_label(scored: Scored, resampled: Resampled) -> dict[str, dict[str, Any]]:
@@ -268,17 +286,24 @@ def _per_label(scored: Scored, resampled: Resampled) -> dict[str, dict[str, Any]
         hits, decided, support = int(counts.hits[i]), int(counts.decided[i]), int(counts.support[i])
         roc_auc, average_precision = _ranked_label(scored, i, [number(values[i]) for values in ranked])
         found[name] = {
-            "precision": _share(hits, decided, "the label was never predicted"),
-            "recall": _share(hits, support, "no row has the label"),
-            "f1": Interval(None, note="no row has the label and it was never predicted")
-            if support + decided == 0
-            else bootstrapped(float(f1[i]), resampled.f1[:, i], scored.n_rows, influence=scored.f1_influence[:, i]),
+            "precision": _share(hits, decided, "the label was never predicted", few_predicted(decided)),
+            "recall": _share(hits, support, "no row has the label", few_with(support)),
+            "f1": _f1(scored, i, float(f1[i]), resampled.f1[:, i], support=support, decided=decided),
             "support": support,
             "n_predicted": decided,
             "roc_auc": roc_auc,
             "average_precision": average_precision,
         }
     return found
+
+
+def _f1(scored: Scored, label: int, value: float, drawn: np.ndarray, *, support: int, decided: int) -> Interval:
+    """Return the F1 of one label: no surer than the recall and the precision that it is made of."""
+    if support + decided == 0:
+        return Interval(None, note="no row has the label and it was never predicted")
+    if min(support, decided) < MIN_ROWS:
+        return Interval(value, note=few_with(support) if support < MIN_ROWS else few_predicted(decided))
+    return bootstrapped(value, drawn, scored.n_rows, influence=scored.f1_influence[:, label])
 
 
 def _ranked_label(scored: Scored, label: int, values: list[float | None]) -> tuple[Interval, Interval]:
@@ -288,32 +313,9 @@ def _ranked_label(scored: Scored, label: int, values: list[float | None]) -> tup
     rarer = min(support, scored.n_rows - support)
     if area is None or roc_auc is None or precision is None or rarer < MIN_ROWS:
         missing = "no row has the label" if support == 0 else "every row has the label"
-        why = missing if area is None else _few(support, scored.n_rows)
+        why = missing if area is None else few_of_kind(support, scored.n_rows)
         return Interval(roc_auc, note=why), Interval(precision, note=why)
     return (
         _ranked_interval(roc_auc, area, rarer, None),
         _ranked_interval(precision, scored.precision(label), rarer, None),
     )
-
-
-def _few(support: int, n_rows: int) -> str:
-    kind, n = ("with", support) if support <= n_rows - support else ("without", n_rows - support)
-    return f"no interval: {n} rows {kind} the label, {MIN_ROWS} are needed"
-
-
-def _notes(scored: Scored) -> list[str]:
-    notes = []
-    if scored.n_rows < MIN_ROWS:
-        notes.append(f"{scored.n_rows} rows are too few for bootstrap intervals; {MIN_ROWS} are needed")
-    for name, support, rarer in zip(
-        scored.names, scored.has_label.sum(axis=0), scored.rows_of_rarer_kind(), strict=True
-    ):
-        if rarer == 0:
-            which = "no row has" if support == 0 else "every row has"
-            notes.append(
-                f"{which} the label {name!r}: it has no ROC AUC and no average precision; their means leave it out"
-            )
-        elif rarer < MIN_ROWS:
-            why = _few(int(support), scored.n_rows).removeprefix("no interval: ")
-            notes.append(f"the ROC AUC and average precision of {name!r} have no interval: {why}")
-    return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headrace.evaluation import metric_notes
 from headrace.metrics import MULTI_LABEL
 from headrace.report.parts.section import Figure, Section, digits_of, shown
 from headrace.report.plots import Axis, Plot, small, strip, strip_axis, strip_scale
@@ -64,7 +65,8 @@ def metrics(report: Mapping[str, Any]) -> Section | None:
         }
         for metric, value in found.items()
     ]
-    notes = [clean(note) for note in listed(report.get("notes"))]
+    notes = metric_notes((title(metric, task), interval(value)) for metric, value in found.items())
+    notes += [clean(note) for note in listed(report.get("notes"))]
     notes += [f"baseline: {clean(note)}"] if (note := baseline.get("note")) else []
     content = {
         "lines": lines,

@@ -162,6 +162,23 @@ def test_the_report_shows_before_and_after_and_is_plain_json():
     assert len(stop["curve"]) <= 100
 
 
+@pytest.mark.parametrize("rule", ["f1", {"cost": {"false_positive": 1, "false_negative": 5}}])
+@pytest.mark.parametrize(("n_rare", "outcome"), [(9, "no interval"), (12, "the interval is approximate"), (20, None)])
+def test_a_mean_over_labels_is_gated_by_the_rarest_as_among_the_metrics(rule, n_rare, outcome):
+    logits, targets = multi(1500, slope=2.0, shift=-1.0)
+    choice = chosen(logits, targets, SIX, threshold=rule)
+    logits, targets = multi(1000, slope=2.0, shift=-1.0, seed=5)
+    targets[np.flatnonzero(targets[:, 2])[n_rare:], 2] = 0
+    found = decide_report(choice, logits, targets, resamples=50)["thresholds"]
+    told = outcome and f"fewer than 20 rows with the label {SIX.names[2]!r} ({n_rare}): {outcome}"
+    for side in ("before", "after", "gain"):
+        macro, objective = found[side]["f1_macro"], found[side]["objective"]
+        assert (macro["low"] is None) == (outcome == "no interval")
+        assert macro.get("note") == told
+        assert objective.get("note") == (told if rule == "f1" else None)
+        assert found[side]["f1_micro"]["low"] is not None
+
+
 def test_the_gain_is_over_the_model_s_own_answers():
     """A calibration alone moves answers across 0.5; the report must not hide that behind the calibrated scores."""
     logits, targets = multi(3000, shift=1.5, base=BASE)

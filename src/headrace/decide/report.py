@@ -11,8 +11,9 @@ from headrace.decide.calibration import NONE
 from headrace.decide.choices import DEFAULT_RULE, Choice, CrossFitted
 from headrace.decide.decision import Decision
 from headrace.decide.reliability import compared
-from headrace.decide.thresholds import DEFAULT, Rule
+from headrace.decide.thresholds import COST, DEFAULT, Rule
 from headrace.evaluate import Interval, bootstrapped
+from headrace.evaluate.few import mean_note
 from headrace.intervals import MIN_ROWS, counts_of, f1_influence, resampled_rows
 from headrace.metrics import LabelCounts, is_correct, mean_of_defined, number
 
@@ -82,9 +83,9 @@ def decide_report(
     if choice.thresholds is not None and limits is not None:
         rule = Rule.of("f1" if choice.settings.threshold == DEFAULT_RULE else choice.settings.threshold)
         decided = [scores >= DEFAULT, plain >= DEFAULT, scores >= limits]
-        found["thresholds"] = _thresholds(choice, _measured(targets != 0, decided, rule=rule, **options)) | {
-            "objective_name": rule.objective_name
-        }
+        note = _mean_note(decision.labels, targets != 0, decided)
+        measured = _measured(targets != 0, decided, rule=rule, of_means=note, **options)
+        found["thresholds"] = _thresholds(choice, measured) | {"objective_name": rule.objective_name}
     return found
 
 
@@ -129,8 +130,21 @@ def _abstain(
     }
 
 
+def _mean_note(names: tuple[str, ...], has_label: np.ndarray, decided: list[np.ndarray]) -> tuple[str | None, bool]:
+    """Return what to know of a mean over the labels, and whether it gets an interval: as among the metrics."""
+    support = has_label.sum(axis=0)
+    judged = np.flatnonzero(support + sum(said.sum(axis=0) for said in decided))
+    return mean_note([names[i] for i in judged], support[judged], "with the label")
+
+
 def _measured(
-    has_label: np.ndarray, decided: list[np.ndarray], *, rule: Rule, resamples: int, seed: int
+    has_label: np.ndarray,
+    decided: list[np.ndarray],
+    *,
+    rule: Rule,
+    of_means: tuple[str | None, bool],
+    resamples: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Return `_NAMES` of each way to decide, and of the last way less the one before, with intervals."""
     n_rows = len(has_label)
@@ -151,9 +165,13 @@ def _measured(
     values.append(values[-1] - values[-2])
     spread.append(spread[-1] - spread[-2])
     moved.append(None)  # of a difference the percentiles as they are
+    # costs are a mean over rows, which all count
+    of = {"f1_macro": of_means, "objective": (None, True) if rule.kind == COST else of_means}
     return [
         {
-            name: _interval(number(value[i]), ways[i], n_rows, None if rows is None else rows[i]).as_dict()
+            name: _interval(
+                number(value[i]), ways[i], n_rows, of.get(name, (None, True)), None if rows is None else rows[i]
+            ).as_dict()
             for i, name in enumerate(_NAMES)
         }
         for value, ways, rows in zip(values, spread, moved, strict=True)
@@ -172,7 +190,13 @@ def _values(counts: LabelCounts, rule: Rule, n_rows: int) -> np.ndarray:
     return np.stack([mean_of_defined(counts.f1()), counts.f1_micro(), rule.objective(counts, n_rows)])
 
 
-def _interval(value: float | None, drawn: np.ndarray, n_rows: int, influence: np.ndarray | None) -> Interval:
+def _interval(
+    value: float | None, drawn: np.ndarray, n_rows: int, known: tuple[str | None, bool], influence: np.ndarray | None
+) -> Interval:
+    """Return an estimate with its interval; `known` is a note, and whether there is enough for an interval."""
     if value is None:
         return Interval(None, note="no label has or was given a row")
-    return bootstrapped(value, drawn, n_rows, influence=influence)
+    note, has_enough = known
+    if n_rows >= MIN_ROWS and not has_enough:
+        return Interval(value, note=note)
+    return bootstrapped(value, drawn, n_rows, influence=influence, note=note)

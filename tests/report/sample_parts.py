@@ -297,6 +297,30 @@ def data_of(
     }
 
 
+def a_language_model(perplexity: float) -> dict[str, Any]:
+    """What stands in a classifier's report of a language model that was trained before it."""
+    split = {
+        "rows": 900,
+        "tokens": 81_000,
+        "mean_tokens": 90.0,
+        "longest": 612,
+        "cut_share": 0.0,
+        "unknown_share": 0.01,
+    }
+    record = {"epoch": 1, "step": 40, "seconds": 12.0, "train_loss": 3.2, "valid": {"loss": 3.1}}
+    return {
+        "kind": "next_word",
+        "split": "valid",
+        "metrics": {"perplexity": {"value": perplexity}, "accuracy": {"value": 0.31}},
+        "data": {
+            "splits": {"train": {**split, "files": [{"source": "imdb/unsup.csv", "rows": 900}]}, "valid": split},
+            "words": 12_000,
+            "training": {"history": [record]},
+        },
+        "training_curve": {"steps": [1, 20, 40], "loss": [5.1, 3.9, 3.2], "rates": {"head": [1e-3, 2e-3, 1e-4]}},
+    }
+
+
 def curve_of(
     n_steps: int, rng: np.random.Generator, first: float, last: float, groups: tuple[str, ...], decay: float
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from report.sample_parts import (
     a_finding,
+    a_language_model,
     a_slice,
     abstain_of,
     an_interval,
@@ -289,6 +290,13 @@ def _toxic(n_rows: int) -> dict[str, Any]:
     report["data"] = data_of(2, rng, ("roc_auc_macro", "f1_macro", "loss"), (0.951, 0.963), n_steps=900)
     report["training_curve"] = curve_of(900, rng, 0.45, 0.045, ("embeddings", "layers", "head"), 0.38)
     report |= rest_of("toxic", "multi_label", max_length=128, monitor="auto", epochs=2)
+    return report
+
+
+def both_ways() -> dict[str, Any]:
+    """The report of a classifier over two language models, one of which reads backward."""
+    report = reviews(600)
+    report["language_model"], report["language_model_backward"] = a_language_model(21.4), a_language_model(22.9)
     return report
 
 

@@ -115,7 +115,11 @@ def parsed(page: str) -> Any:
 
 
 def nodes(page: str) -> list[Any]:
-    return [node for node in parsed(page).iter() if isinstance(node.tag, str)]
+    """All elements; of a page on which an id stands twice, links would lead astray."""
+    found = [node for node in parsed(page).iter() if isinstance(node.tag, str)]
+    ids = Counter(node.get("id") for node in found if node.get("id"))
+    assert [one for one, n in ids.items() if n > 1] == []
+    return found
 
 
 def words(page: str) -> str:
@@ -144,7 +148,7 @@ def poisoned(value: Any, *texts: str) -> Any:
     }
 
 
-@pytest.mark.parametrize("sample", ["reviews", "pairs", "toxic", "many", "bare"])
+@pytest.mark.parametrize("sample", ["reviews", "pairs", "toxic", "many", "bare", "both_ways"])
 def test_a_page_is_whole_valid_and_small(sample: str) -> None:
     page = page_of(getattr(samples, sample)())
     parser = html5lib.HTMLParser(tree=html5lib.getTreeBuilder("etree"), strict=True)
@@ -152,11 +156,10 @@ def test_a_page_is_whole_valid_and_small(sample: str) -> None:
     assert len(page.encode()) < 400_000
     assert LEFT_OUT not in page
     found = nodes(page)
-    ids = [node.get("id") for node in found if node.get("id")]
-    assert len(ids) == len(set(ids))
+    ids = {node.get("id") for node in found if node.get("id")}
     targets = [node.get("href") for node in found if node.get("href")]
     assert len(targets) >= 4
-    assert {target.removeprefix("#") for target in targets} <= set(ids)
+    assert {target.removeprefix("#") for target in targets} <= ids
 
 
 def test_the_sections_stand_in_the_order_of_the_reading() -> None:
@@ -191,6 +194,16 @@ def test_the_sections_stand_in_the_order_of_the_reading() -> None:
         "forecast",
         "settings",
     ]
+
+
+def test_the_language_models_of_both_directions_have_a_section_each() -> None:
+    found = nodes(page_of(samples.both_ways()))
+    links = {"".join(node.itertext()): node.get("href") for node in found if node.tag == f"{HTML}a"}
+    assert links["Language model"] == "#language_model"
+    assert links["Backward language model"] == "#language_model_backward"
+    sections = {node.get("id"): " ".join(node.itertext()) for node in found if node.tag == f"{HTML}section"}
+    assert "the perplexity is 21.40" in sections["language_model"]
+    assert "the perplexity is 22.90" in sections["language_model_backward"]
 
 
 def test_the_verdict_comes_first() -> None:

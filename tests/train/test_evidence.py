@@ -75,9 +75,12 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def page_of(folder: Path) -> Any:
-    """Return report.html as a tree; the parser is strict."""
+    """Return report.html as a tree; the parser is strict, and no id stands twice."""
     parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-    return parser.parse((folder / "report.html").read_text("utf-8"))
+    tree = parser.parse((folder / "report.html").read_text("utf-8"))
+    ids = [node.get("id") for node in tree.iter() if node.get("id")]
+    assert len(ids) == len(set(ids))
+    return tree
 
 
 def shown(tree: Any) -> str:

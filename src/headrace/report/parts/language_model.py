@@ -64,7 +64,7 @@ def _inner(report: Mapping[str, Any], key: str, title: str) -> Section | None:
         "texts": None if (found := texts(inner)) is None else found.content,
         "curves": None if curves is None else curves.content,
     }
-    return Section("language_model", title, content)
+    return Section(key, title, content, template="language_model")
 
 
 def sentence_of(report: Mapping[str, Any]) -> str:

@@ -18,14 +18,21 @@ class Section:
     """One part of the page.
 
     Attributes:
-        id: The name of its template, and where the table of contents leads.
+        id: Where the table of contents leads; no other section of the page has it.
         title: Its heading.
         content: What the template shows.
+        template: The name of its template where it is not the id.
     """
 
     id: str
     title: str
     content: Mapping[str, Any]
+    template: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file of its template."""
+        return f"{self.template or self.id}.html.j2"
 
 
 @dataclass(frozen=True)

@@ -277,6 +277,19 @@ def test_hostile_texts_are_shown_as_what_they_are() -> None:
     assert [node.text for node in marked[:2]] == ["<b>", "&amp;"]
 
 
+def test_a_card_says_that_its_marks_do_not_add_up() -> None:
+    report = samples.reviews()
+    marked = [one for one in report["errors"] if one["attributions"]]
+    assert len(marked) > 2
+    marked[0] |= {"is_exact": True, "error_share": 0.011}
+    marked[1] |= {"is_exact": False, "error_share": 0.083}
+    cards = [" ".join("".join(node.itertext()).split()) for node in nodes(page_of(report)) if node.tag == f"{HTML}li"]
+    told = [card for card in cards if "do not add up" in card]
+    assert len(told) == 1
+    assert marked[1]["where"] in told[0]
+    assert "do not add up: their sum is 8.3 % off what the words changed" in told[0]
+
+
 def test_no_control_character_reaches_the_page() -> None:
     page = page_of(poisoned(samples.toxic(), "".join(map(chr, range(0x20))) + "\x7f\x85\u202a\u2068\ufdd0"))
     assert set(re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0\ufffe\uffff]", page)) == set()

@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import pytest
 from headrace import Bundle, evaluate
 from headrace.decide.calibration import NONE
 from headrace.errors import RecipeError, RunError
+from headrace.explain import Explanation, explain
+from headrace.explain.explanation import TOLERANCE
 from headrace.metrics import decisions
 from headrace.report import verdict
-from headrace.train import evidence
+from headrace.train import evidence, worst
 from headrace.train.fit import Run, fit
 from headrace.train.forecast import Forecast
 from headrace.train.run import RunFolder
@@ -262,12 +265,14 @@ def test_the_worst_errors_are_mistakes_with_their_place_and_the_words_that_misle
         assert (one["true"], one["predicted"]) == (table["label"][place], table["predicted"][place])
         assert one["true"] != one["predicted"]
         assert one["confidence"] == pytest.approx(table[f"score_{one['predicted']}"][place])
-    explained = errors[: evidence.MAX_EXPLAINED]
+    explained = errors[: worst.MAX_EXPLAINED]
     for one in explained:
         assert "".join(text for text, _ in one["attributions"]) == one["text"]
         assert any(value for _, value in one["attributions"])
         assert one["explained"] == one["predicted"]
-    assert all(one["attributions"] is None for one in errors[evidence.MAX_EXPLAINED :])
+        assert one["is_exact"] == (one["error_share"] <= TOLERANCE)
+    for one in errors[worst.MAX_EXPLAINED :]:
+        assert one["attributions"] is one["is_exact"] is one["error_share"] is None
 
 
 # -- several labels, without test data ----------------------------------------------------------------------------
@@ -319,7 +324,7 @@ def test_thresholds_hold_in_the_evaluation_the_predictions_and_the_bundle(multi:
 def test_errors_of_several_labels_are_explained_for_the_label_that_is_farthest_off(multi: Run) -> None:
     errors = report_of(multi.folder)["errors"]
     assert errors
-    for one in errors[: evidence.MAX_EXPLAINED]:
+    for one in errors[: worst.MAX_EXPLAINED]:
         given = {name for name in one["true"].split(", ") if name != "(no label)"}
         answered = {name for name in one["predicted"].split(", ") if name != "(no label)"}
         assert one["explained"] in given ^ answered
@@ -362,6 +367,21 @@ def test_without_captum_a_line_says_so_and_all_else_is_there(
     assert errors
     assert all(one["attributions"] is None for one in errors)
     page_of(finished)
+
+
+def test_attributions_that_do_not_add_up_are_carried_as_such(
+    finished: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rough(*given: Any, **options: Any) -> list[Explanation]:
+        return [replace(one, error_share=0.137) for one in explain(*given, **options)]
+
+    monkeypatch.setattr(worst, "explain", rough)
+    fit({**settings, "baseline": True}, out=finished, echo=silent)
+    errors = report_of(finished)["errors"]
+    n_explained = min(len(errors), worst.MAX_EXPLAINED)
+    assert [one["error_share"] for one in errors[:n_explained]] == [0.137] * n_explained
+    assert not any(one["is_exact"] for one in errors)
+    assert shown(page_of(finished)).count("do not add up: their sum is 13.7 % off") == n_explained
 
 
 def test_a_run_without_baseline_is_not_compared(bare: Path) -> None:

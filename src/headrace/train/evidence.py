@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 
 from headrace.baseline import Baseline, baseline_rows, fit_baseline, majority
 from headrace.compare import Comparison, compare_scores
-from headrace.data.examples import ROW
 from headrace.data.kept import kept_arrays
 from headrace.data.near import leaked_rows
 from headrace.decide.calibration import NONE
@@ -21,15 +20,12 @@ from headrace.decide.choose import choose_decision, cross_fitted
 from headrace.decide.decision import Decision
 from headrace.decide.report import decide_report
 from headrace.doctor import Diagnosis, Facts, diagnose
-from headrace.errors import HeadraceError
 from headrace.evaluate import evaluate
 from headrace.evaluation import Evaluation
-from headrace.explain import explain
-from headrace.metrics import MULTI_LABEL, decisions
+from headrace.metrics import MULTI_LABEL
 from headrace.plugins import is_built_in
 from headrace.predict import probabilities, score
 from headrace.recipe.schema import RecipeValues
-from headrace.report import MAX_TEXT_CHARACTERS, mistake_confidence, mistakes
 from headrace.slices import Slice, slices, token_columns
 from headrace.train.prepare import Part
 from headrace.train.ranked import curves_of
@@ -37,12 +33,10 @@ from headrace.train.resume import Progress
 from headrace.train.session import Session
 from headrace.train.summary import summary_of
 from headrace.train.training import learning_scales
+from headrace.train.worst import worst_errors
 
 logger = getLogger(__name__)
 
-MAX_ERRORS = 20
-# Attributions take some 30 passes a text: a few seconds for these.
-MAX_EXPLAINED = 8
 THRESHOLDS_NOTE = (
     "the thresholds were chosen on these same rows, so figures of decided labels (F1, precision, recall) flatter them; "
     "the section on thresholds has them out of fold; data.test gives rows of their own"
@@ -160,7 +154,7 @@ def evidence_of(
         "leaks": _leaks(session, found),
         "curves": curves_of(targets, found.scores, prepared.labels.names),
         "training_curve": progress.curve.as_dict(_scales(session, progress)),
-        "errors": _errors(session, found),
+        "errors": worst_errors(session, found.part, found.scores, found.limits),
         "check": summary,
     }
 
@@ -313,76 +307,3 @@ def _leaks(session: Session, found: Evaluated) -> dict[str, Any] | None:
         threshold=found.limits,
     )
     return {**leaks, "metrics_without": without.as_dict()["metrics"]}
-
-
-def _errors(session: Session, found: Evaluated) -> list[dict[str, Any]]:
-    """Return the most confident mistakes; for the first few, how much each word moved the answer."""
-    part, names, kind = found.part, session.prepared.labels.names, session.module.kind
-    order = mistakes(part.targets, found.scores, task=kind, threshold=found.limits, most=MAX_ERRORS)
-    if not len(order):
-        return []
-    confidence = mistake_confidence(part.targets, found.scores, task=kind, threshold=found.limits)
-    decided = decisions(found.scores, multi_label=kind == MULTI_LABEL, threshold=_threshold(found))
-    chosen = part.examples.take(order)
-    texts = chosen.texts()
-    wrong = _wrong_labels(session, found, order, decided)
-    told = _attributions(session, texts[:MAX_EXPLAINED], wrong[:MAX_EXPLAINED])
-    rows = []
-    for place, (position, row, text) in enumerate(zip(order.tolist(), chosen.column(ROW), texts, strict=True)):
-        first, *second = (text,) if isinstance(text, str) else text
-        rows.append(
-            {
-                "row": row,
-                "where": part.examples.where(position),
-                "text": first[:MAX_TEXT_CHARACTERS],
-                **({"pair": second[0][:MAX_TEXT_CHARACTERS]} if second else {}),
-                "true": _named(part.targets[position], names),
-                "predicted": _named(decided[position], names),
-                "confidence": float(confidence[position]),
-                "attributions": told[place] if place < len(told) else None,
-                "explained": wrong[place] if place < len(told) else None,
-            }
-        )
-    return rows
-
-
-def _wrong_labels(session: Session, found: Evaluated, order: np.ndarray, decided: np.ndarray) -> list[str]:
-    """Return the label of each mistake: the one answered, in multi-label the one that is farthest off."""
-    names, targets = session.prepared.labels.names, found.part.targets
-    wrong = []
-    for position in order.tolist():
-        if targets.ndim == 1:
-            wrong.append(names[int(decided[position])])
-            continue
-        apart = np.abs(found.scores[position].astype(np.float64) - targets[position])
-        is_wrong = (targets[position] != 0) != decided[position]
-        wrong.append(names[int(np.where(is_wrong, apart, -1.0).argmax())])
-    return wrong
-
-
-def _attributions(session: Session, texts: list[Any], wrong: list[str]) -> list[list[list[Any]]]:
-    """Return [text, attribution] pairs of each text, for the label that is wrong; none where they cannot be had."""
-    data = session.recipe.data
-    try:
-        explanations = explain(
-            session.module.model,
-            session.prepared.subwords,
-            texts,
-            max_length=data.max_length,
-            truncate=data.truncate,
-            target=wrong,
-        )
-    except HeadraceError as error:  # captum is not installed, or the backbone has no table of embeddings
-        session.say(f"no attributions in the report: {error.what}")
-        return []
-    return [one.tokens() for one in explanations]
-
-
-def _threshold(found: Evaluated) -> float | np.ndarray:
-    return 0.5 if found.limits is None else found.limits
-
-
-def _named(value: np.ndarray, names: Sequence[str]) -> str:
-    if np.ndim(value):
-        return ", ".join(names[int(i)] for i in np.flatnonzero(value)) or "(no label)"
-    return names[int(value)]

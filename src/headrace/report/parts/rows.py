@@ -121,6 +121,7 @@ def _error(one: Mapping[str, Any], separator: str | None) -> dict[str, Any]:
         "pair": None if pair is None else clean(pair),
         "tokens": tokens(listed(one.get("attributions"))),
         "explained": name(one["explained"]) if one.get("explained") else "",
+        "off_by": percent(finite(one.get("error_share"))) if one.get("is_exact") is False else "",
     }
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from headrace.data.examples import LabelSet
 from headrace.errors import DataError, RecipeError
@@ -144,6 +145,34 @@ def test_multi_label_rows_are_parted_by_each_label_and_none() -> None:
     assert parts["(no label)"].interval.value == pytest.approx(right[~targets.any(axis=1)].mean())
     strict = slices({}, targets, scores, **{**options, "threshold": np.array([0.99, 0.99])})
     assert by_value(strict, "true label")["pos"].interval.value == 0
+
+
+def test_multi_label_parts_by_true_label_are_shown_but_not_judged() -> None:
+    """Nine in ten rows have no label, and nearly all of these are right: by the rule every label would be flagged."""
+    random = np.random.default_rng(11)
+    is_clean, site = np.arange(4000) % 10 > 0, np.where(np.arange(4000) % 4 == 0, "bad", "good")
+    targets = ((random.random((4000, 2)) < 0.6) & ~is_clean[:, None]).astype(np.float32)
+    error_rate = np.where(is_clean, np.where(site == "bad", 0.05, 0.002), 0.3)
+    is_wrong = random.random((4000, 2)) < error_rate[:, None]
+    scores = np.where(is_wrong, 1 - targets, targets) * 0.6 + 0.1
+    options = {"task": "multi_label", "labels": TWO}
+    parts = slices({"site": site}, targets, scores, **options)
+    by_label = by_value(parts, "true label")
+    assert len(by_label) == 3
+    for part in by_label.values():
+        assert part.interval.low is not None
+        assert part.p_value is None
+        assert not part.is_flagged
+    assert max(by_label["neg"].interval.high, by_label["pos"].interval.high) < by_label["neg"].overall - 0.2
+    assert [(part.column, part.value) for part in parts if part.is_flagged] == [("site", "bad")]
+    assert [part.column for part in parts] == ["site"] * 2 + ["true label"] * 3
+    judged = by_value(parts, "site")
+    alone = by_value(slices({"site": site}, targets, scores, metric="hamming_loss", **options), "site")
+    assert alone["bad"].is_flagged
+    # corrected for the two parts that are judged
+    right = ((scores >= 0.5) == targets).all(axis=1)
+    raw = 2 * binom.cdf(right[site == "bad"].sum(), 1000, right.mean())
+    assert judged["bad"].p_value == pytest.approx(2 * raw, rel=1e-6)
 
 
 def test_other_metrics_get_bootstrap_intervals_and_their_own_direction() -> None:

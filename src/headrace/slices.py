@@ -5,6 +5,10 @@ many parts explains: the two-sided p-value of its distance to the overall value 
 parts that have an interval, and must not exceed 0.05. So if all parts were alike, the chance of one false flag or more
 would be at most 5 %. The interval that is shown is the plain one, not adjusted.
 
+In multi-label the parts by true label are shown and not judged. A row with a label has more to get wrong than a row
+without any, whatever the model: where nine in ten rows have none, every label's rows are worse than overall. The
+figures of each label say how well it is found.
+
 Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979),
 65-70. The p-value of a share of rows is the binomial distribution's, twice the smaller tail; of other metrics it comes
 from the standard deviation of the bootstrap under a normal distribution. The overall value counts the part's own rows
@@ -64,7 +68,8 @@ class Slice:
         metric: The metric's name.
         interval: Its value on the part, with its 95 % interval from 20 rows on.
         overall: Its value on all rows; None if they do not define it.
-        p_value: Of the distance to the overall value, adjusted for the number of parts; None without an interval.
+        p_value: Of the distance to the overall value, adjusted for the number of parts; None without an interval, and
+            for a part that is not judged.
         is_flagged: Whether the part is worse than overall, beyond chance.
     """
 
@@ -113,7 +118,8 @@ def slices(
 ) -> list[Slice]:
     """Return a metric on parts of the rows, the worst part first; parts under 20 rows come last, without an interval.
 
-    Rows are parted by true label (multi-label: the rows with each label, and those with none) and by each column.
+    Rows are parted by true label (multi-label: the rows with each label, and those with none; these are not judged, and
+    come after those that are) and by each column.
     A column of numbers with more than 20 different values is parted at its quartiles; of other columns the 20 values
     with the most rows are parts (those of at least 20 rows), and the rest are one part together.
 
@@ -141,11 +147,13 @@ def slices(
                 next="give one value for each row",
             )
     measure = _Measure.of(targets, scores, task=task, options=options)
-    parts = [(LABEL, value, rows) for value, rows in _by_label(targets, labels)]
+    found = [measure.on(LABEL, value, rows) for value, rows in _by_label(targets, labels)]
+    if targets.ndim == 2:
+        found = [replace(one, p_value=None) for one in found]
     for name, values in columns.items():
-        parts += [(name, value, rows) for value, rows in _by_values(values)]
+        found += [measure.on(name, value, rows) for value, rows in _by_values(values)]
     larger_is_better = measure.metric.larger_is_better
-    found = _flagged([measure.on(*part) for part in parts], larger_is_better=larger_is_better)
+    found = _flagged(found, larger_is_better=larger_is_better)
     return _ordered(found, larger_is_better=larger_is_better)
 
 
@@ -242,10 +250,10 @@ def _is_worse(interval: Interval, overall: float | None, larger_is_better: bool)
 
 
 def _ordered(found: Sequence[Slice], *, larger_is_better: bool) -> list[Slice]:
-    def rank(one: Slice) -> tuple[bool, bool, float]:
+    def rank(one: Slice) -> tuple[bool, bool, bool, float]:
         value = one.interval.value
         signed = 0.0 if value is None else value if larger_is_better else -value
-        return one.interval.low is None, value is None, signed
+        return one.interval.low is None, one.p_value is None, value is None, signed
 
     return sorted(found, key=rank)
 

@@ -384,6 +384,15 @@ def test_a_label_of_few_rows_stands_without_interval_and_the_reason_once() -> No
     assert flat(page).count(f"over labels: {approximate}") == 1  # the cell shows the interval alone
 
 
+def test_slices_by_true_label_are_said_to_be_unjudged_where_a_row_has_several() -> None:
+    report = samples.toxic()
+    part = {"column": "true label", "value": "threat", "n_rows": 40, "metric": "accuracy", "overall": 0.9}
+    report["slices"] = [part | {"value_of_metric": {"value": 0.2, "low": 0.1, "high": 0.35}, "is_flagged": False}]
+    said = "Rows by true label are not judged: a row with labels has more to get wrong"
+    assert said in flat(page_of(report))
+    assert said not in flat(page_of(report | {"task": "single_label"}))
+
+
 def test_images_have_a_role_a_title_and_a_description_or_are_hidden() -> None:
     images = [node for node in nodes(page_of(samples.toxic())) if node.tag == f"{SVG}svg"]
     assert len(images) > 30

@@ -172,3 +172,14 @@ def test_differences_are_told_as_amounts() -> None:
     assert difference_words(interval({"value": -0.0072, "low": -0.011, "high": 0.003}), "accuracy", 900) == (
         "−0.7 points (−1.1 to 0.3)"
     )
+
+
+def test_a_slice_of_several_labels_says_what_is_right_in_it() -> None:
+    part = {"column": "site", "value": "bad", "metric": "accuracy", "overall": 0.95, "is_flagged": True}
+    report = {"task": "multi_label", "slices": [part | {"value_of_metric": {"value": 0.9, "low": 0.88, "high": 0.92}}]}
+    (point,) = verdict(report)["points"]
+    assert point["text"] == (
+        "Rows with site = bad do worse: share with every label right 0.900 (0.880 to 0.920) against 0.950 overall."
+    )
+    report["task"] = "single_label"
+    assert "do worse: accuracy 0.900" in verdict(report)["points"][0]["text"]

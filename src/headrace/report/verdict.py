@@ -343,6 +343,8 @@ def _of_slices(report: Mapping[str, Any]) -> dict[str, str] | None:
     where = f"{name(first.get('column'))} = {name(first.get('value'))}"
     more = f" So do {len(flagged) - 1} more." if len(flagged) > 2 else " So does 1 more." if len(flagged) == 2 else ""
     metric = lower(title(str(first.get("metric"))))
+    if report.get("task") == MULTI_LABEL and first.get("metric") == "accuracy":
+        metric = "share with every label right"
     return _point(
         "look",
         f"Rows with {where} do worse: {metric} {_estimate(found, 3)} against {number(overall, 3)} overall.{more}",

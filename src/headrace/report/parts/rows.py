@@ -11,6 +11,7 @@ from headrace.report.plots import strip, strip_axis, strip_scale
 from headrace.report.svg import padded
 from headrace.report.verdict import is_worse, main_metric
 from headrace.report.words import clean, count, finite, interval, listed, mapping, name, percent, place, rows, title
+from headrace.slices import LABEL
 from headrace.tables import LIST_SEPARATOR
 
 MAX_SLICES = 30
@@ -53,6 +54,7 @@ def slices(report: Mapping[str, Any]) -> Section | None:
         "axis": strip_axis(scale),
         "metric": title(metric, str(report.get("task"))),
         "overall": shown(overall, digits_of(report)),
+        "is_multi_label": report.get("task") == MULTI_LABEL and any(one.get("column") == LABEL for one in kept),
         "n_flagged": sum(line["flag"] != "" for line in lines),
         "more": rows(more, "more group") if more > 0 else "",
     }

@@ -393,6 +393,31 @@ def test_slices_by_true_label_are_said_to_be_unjudged_where_a_row_has_several() 
     assert said not in flat(page_of(report | {"task": "single_label"}))
 
 
+def of_forecast(report: dict[str, Any]) -> str:
+    section = next(node for node in nodes(page_of(report)) if node.get("id") == "forecast")
+    return " ".join(" ".join(section.itertext()).split())
+
+
+def test_a_run_without_forecast_says_why_beside_what_it_took() -> None:
+    report = samples.reviews()
+    report["forecast"] |= {"fit_s": None, "peak_memory_bytes": None, "reason": "the training is short"}
+    text = of_forecast(report)
+    assert "Training time – 20 min 54 s –" in text
+    assert "Largest memory – 2.31 GB –" in text
+    assert "There was no forecast. The training is short." in text
+    assert "probing" not in text
+
+
+def test_the_memory_of_a_gpu_stands_beside_its_forecast_where_there_is_one() -> None:
+    report = samples.reviews()
+    assert "accelerator" not in flat(page_of(report))
+    report["timing"]["peak_device_bytes"] = report["forecast"]["actual_peak_device_bytes"] = 4_000_000_000
+    assert "On the accelerator 4.00 GB" in flat(page_of(report))
+    assert "Largest memory on the accelerator – 4.00 GB –" in of_forecast(report)
+    report["forecast"]["peak_device_bytes"] = 3_600_000_000
+    assert "Largest memory on the accelerator 3.60 GB 4.00 GB −10 %" in of_forecast(report)
+
+
 def test_images_have_a_role_a_title_and_a_description_or_are_hidden() -> None:
     images = [node for node in nodes(page_of(samples.toxic())) if node.tag == f"{SVG}svg"]
     assert len(images) > 30

@@ -194,7 +194,10 @@ def test_each_part_has_the_form_that_was_promised(single: Run) -> None:
     curve = report["training_curve"]
     assert len(curve["steps"]) == len(curve["loss"]) == report["timing"]["n_steps"] == curve["steps"][-1]
     assert set(curve["rates"]) == {"head", "layer 1", "layer 0", "embeddings"}
-    assert report["forecast"] is None  # so short a training is not forecast
+    forecast = report["forecast"]
+    assert forecast["fit_s"] is None
+    assert forecast["reason"].startswith("the training is short (")
+    assert forecast["actual_fit_s"] == report["timing"]["fit_s"]
     assert [split["name"] for split in report["check"]["splits"]] == ["train", "valid", "test"]
     assert report["check"]["findings"] == report["findings"]
     assert report["timing"]["evidence_s"] > 0
@@ -212,6 +215,8 @@ def test_the_page_is_whole_and_shows_the_verdict(single: Run) -> None:
     sections = {section.get("id") for section in tree.iter("section")}
     assert {"data", "training", "metrics", "calibration", "abstention", "slices", "leaks", "errors"} <= sections
     assert report["errors"][0]["text"] in text
+    (section,) = [section for section in tree.iter("section") if section.get("id") == "forecast"]
+    assert "There was no forecast. The training is short (" in shown(section)
 
 
 def test_the_evaluated_scores_are_those_of_the_bundle(single: Run, full: dict[str, Any]) -> None:
@@ -564,6 +569,43 @@ def test_the_forecast_stands_beside_what_came_of_it_and_is_kept_by_the_run(
     assert "forecast: about 20 s, as told before" in lines
     fit({**settings, "trainer": {"max_steps": 4}}, out=tmp_path / "run", force=True, echo=silent)
     assert len(asked) == 2
+
+
+@pytest.mark.slow
+def test_why_there_is_no_forecast_is_kept_by_a_run_that_goes_on_and_asked_anew_by_one_that_begins(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**settings, "seed": 99}  # another test's training would be known on this machine
+    why = iter(("the disk is full", "it is short", "never asked"))
+    monkeypatch.setattr(
+        "headrace.train.foretold.forecast",
+        lambda *_, **__: Forecast(None, None, None, None, None, 40, 0.1, next(why)),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.train.session.Session.train", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit(settings, out=tmp_path / "run", echo=silent)
+    fit({**settings, "trainer": {"max_steps": 3}}, out=tmp_path / "run", echo=silent)
+    assert report_of(tmp_path / "run")["forecast"]["reason"] == "it is short"
+    fit(settings, out=tmp_path / "run", echo=silent)
+    assert report_of(tmp_path / "run")["forecast"]["reason"] == "it is short"
+    (tmp_path / "run" / "forecast.json").unlink()
+    fit({**settings, "baseline": True}, out=tmp_path / "run", echo=silent)
+    assert report_of(tmp_path / "run")["forecast"]["reason"] == "the run was begun without one"
+
+
+def test_the_memory_of_a_gpu_is_told_and_kept_like_the_processor_s(
+    finished: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report_of(finished)["timing"]["peak_device_bytes"] is None
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.train.finish.peak_device_bytes", lambda: 3_400_000_000)
+        fit({**settings, "baseline": True}, out=finished, echo=silent)
+    report = report_of(finished)
+    assert report["timing"]["peak_device_bytes"] == report["forecast"]["actual_peak_device_bytes"] == 3_400_000_000
+    assert shown(page_of(finished)).count("3.40 GB") == 2
+    fit(settings, out=finished, echo=silent)  # evaluated anew by a process that trains nothing
+    assert report_of(finished)["timing"]["peak_device_bytes"] == 3_400_000_000
 
 
 def test_the_memory_of_training_is_not_that_of_a_later_evaluation(

@@ -23,7 +23,7 @@ from headrace.train import probe
 from headrace.train import workload as workloads
 from headrace.train.data import CPU_PASS_TOKENS
 from headrace.train.fit import data_plan
-from headrace.train.forecast import CostModel, Forecast, estimate, forecast
+from headrace.train.forecast import CostModel, Forecast, estimate, forecast, memory_words
 from headrace.train.prepare import Prepared, prepare
 from headrace.train.probe import Answer, Measured
 from headrace.train.workload import N_REQUIRED, Pass, Workload, workload
@@ -320,6 +320,13 @@ def test_a_short_training_is_not_probed(tmp_path: Path, backbone: Path, monkeypa
     assert found.reason is not None
     assert "is short" in found.reason
     assert "32 steps" in found.reason
+
+
+def test_the_memory_of_an_accelerator_is_told_where_there_is_one() -> None:
+    found = Forecast(12.5, 1.0, 20.0, 900_000_000, None, 40, 3.0)
+    assert memory_words(found.as_dict()) == "0.9 GB of memory"
+    on_gpu = replace(found, peak_device_bytes=3_400_000_000)
+    assert memory_words(on_gpu.as_dict()) == "0.9 GB of memory, 3.4 GB on the accelerator"
 
 
 def test_several_processes_are_not_forecast(tmp_path: Path, backbone: Path) -> None:

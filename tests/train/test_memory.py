@@ -30,3 +30,12 @@ def test_pages_are_kept_from_the_start_of_a_fit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(memory, "keep_pages", lambda: asked.append("keep"))
     memory.MemoryGiver().on_fit_start(None, None)
     assert asked == ["keep"]
+
+
+@pytest.mark.parametrize(("reserved", "most"), [([], None), ([0, 0], None), ([3 << 30, 5 << 30], 5 << 30)])
+def test_the_peak_of_gpus_is_that_of_the_fullest_one(
+    reserved: list[int], most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory.torch.cuda, "device_count", lambda: len(reserved))
+    monkeypatch.setattr(memory.torch.cuda, "max_memory_reserved", reserved.__getitem__)
+    assert memory.peak_device_bytes() == most

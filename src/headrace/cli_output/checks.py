@@ -46,11 +46,12 @@ def _forecast_parts(check: Check) -> list[Part]:
         return []
     if found["reason"] is not None:
         return [f"no forecast: {found['reason']}"]
-    from headrace.train.progress import duration  # the forecast has loaded Lightning already
+    from headrace.train.forecast import memory_words  # it has loaded Lightning already
+    from headrace.train.progress import duration
 
-    steps, whole, memory = duration(found["fit_s"]), duration(found["wall_s"]), found["peak_memory_bytes"] / 1e9
+    steps, whole = duration(found["fit_s"]), duration(found["wall_s"])
     note = f" ({found['note']})" if found["note"] else ""
-    return [f"forecast for this machine: {whole} in all, {steps} of it training, {memory:.1f} GB of memory{note}"]
+    return [f"forecast for this machine: {whole} in all, {steps} of it training, {memory_words(found)}{note}"]
 
 
 def _count_parts(check: Check) -> list[Part]:

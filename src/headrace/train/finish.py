@@ -26,6 +26,7 @@ from headrace.train.checkpoints import best_weights
 from headrace.train.evidence import Evaluated, evaluated, evidence_of
 from headrace.train.fit import Run
 from headrace.train.language.nested import BACKWARD_FOLDER, nested_report, tell_read_share
+from headrace.train.memory import peak_device_bytes
 from headrace.train.progress import duration
 from headrace.train.resume import Progress
 from headrace.train.sample import Sample
@@ -35,8 +36,14 @@ from headrace.train.trainer import evaluation_device
 PROOF_TEXTS = 32
 
 
-def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | None = None) -> Run:
-    """Evaluate the best checkpoint, save and prove the bundle, write the report; return the finished run."""
+def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any]) -> Run:
+    """Evaluate the best checkpoint, save and prove the bundle, write the report; return the finished run.
+
+    Args:
+        session: Trained.
+        recipe: Its recipe.
+        forecast: What `foretold` returned before the training.
+    """
     progress = session.result()
     if progress is None or progress.best is None:
         raise RunError("training left no weights", where=str(session.folder.path), next="run the same command again")
@@ -58,7 +65,9 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | No
     )
     write_errors(folder / "errors.csv", rows)
     _save_and_prove(session, recipe, found)
-    timing["peak_memory_bytes"] = max(peak_memory_bytes(), _peak_told_before(folder))
+    before = _told_before(folder)
+    timing["peak_memory_bytes"] = max(peak_memory_bytes(), before.get("peak_memory_bytes", 0))
+    timing["peak_device_bytes"] = max(peak_device_bytes() or 0, before.get("peak_device_bytes", 0)) or None
     data = data_summary(session)
     data["training"] = {"history": progress.history, "best": asdict(progress.best)}
     started = time.perf_counter()
@@ -68,8 +77,8 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any] | No
         evidence["language_model"] = nested_report(folder)
         evidence["language_model_backward"] = nested_report(folder, BACKWARD_FOLDER)
         tell_read_share(recipe.values, found.part, evidence["language_model"], evidence["language_model_backward"])
-    actual = {"actual_fit_s": timing["fit_s"], "actual_peak_memory_bytes": timing["peak_memory_bytes"]}
-    evidence["forecast"] = None if forecast is None else {**forecast, **actual}
+    actual = {f"actual_{key}": timing[key] for key in ("fit_s", "peak_memory_bytes", "peak_device_bytes")}
+    evidence["forecast"] = {**forecast, **actual}
     write_report(
         folder,
         evaluation=found.evaluation,
@@ -162,13 +171,13 @@ def data_summary(session: Session) -> dict[str, Any]:
     return {"splits": parts, "fingerprints": prepared.fingerprints(), "bad_rows": prepared.n_bad_rows}
 
 
-def _peak_told_before(folder: Path) -> int:
-    """Return the peak in the folder's report: of the process that trained, where this one only evaluates anew."""
+def _told_before(folder: Path) -> Mapping[str, int]:
+    """Return the sizes in the folder's report: of the process that trained, where this one only evaluates anew."""
     try:
-        told = json.loads((folder / REPORT).read_text("utf-8"))["timing"]["peak_memory_bytes"]
+        timing = dict(json.loads((folder / REPORT).read_text("utf-8"))["timing"])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    return int(told) if isinstance(told, int) else 0
+        return {}
+    return {key: value for key, value in timing.items() if isinstance(value, int)}
 
 
 def peak_memory_bytes() -> int:

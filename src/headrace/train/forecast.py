@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,12 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON shows them."""
         return asdict(self)
+
+
+def memory_words(found: Mapping[str, Any]) -> str:
+    """Return the memory that a forecast tells (as `Forecast.as_dict` gives it), and that of the accelerator if any."""
+    told, device = f"{found['peak_memory_bytes'] / 1e9:.1f} GB of memory", found["peak_device_bytes"]
+    return told if device is None else f"{told}, {device / 1e9:.1f} GB on the accelerator"
 
 
 def forecast(

@@ -14,7 +14,7 @@ import torch
 from headrace.bundle.about import versions
 from headrace.files import sha256_of, write_json
 from headrace.recipe.places import flat
-from headrace.train.forecast import FIT_SHARE, forecast
+from headrace.train.forecast import FIT_SHARE, forecast, memory_words
 from headrace.train.progress import duration
 from headrace.train.session import Session
 from headrace.train.standing import FORECAST, identity
@@ -22,14 +22,19 @@ from headrace.train.standing import FORECAST, identity
 logger = logging.getLogger(__name__)
 
 
-def foretold(session: Session) -> dict[str, Any] | None:
-    """Say what the training will cost, and keep it for the report; a run that goes on has its first forecast."""
+def foretold(session: Session) -> dict[str, Any]:
+    """Say what the training will cost, and keep it for the report; a run that goes on has its first forecast.
+
+    Returns:
+        What `Forecast.as_dict` gives: the figures, or `reason`, why there are none.
+    """
     own = session.folder.path / FORECAST
     kept = _read(own)
-    if kept is not None:
+    is_begun = session.result() is not None or bool(list(session.folder.checkpoints.glob("*.ckpt")))
+    if kept is not None and (is_begun or kept["fit_s"] is not None):
         return kept
-    if session.result() is not None or list(session.folder.checkpoints.glob("*.ckpt")):
-        return None
+    if is_begun:
+        return {"fit_s": None, "wall_s": None, "reason": "the run was begun without one"}
     known = _place(session)
     again = _read(known)
     if again is not None:  # the same training on the same machine: a probe would say the same
@@ -37,14 +42,13 @@ def foretold(session: Session) -> dict[str, Any] | None:
         write_json(own, again)
         return again
     found = forecast(session.recipe, session.prepared, max_share=FIT_SHARE, packs=session.packs)
+    write_json(own, found.as_dict())
     if found.fit_s is None or found.peak_memory_bytes is None:
-        logger.debug("no forecast: %s", found.reason)
-        return None
-    memory = found.peak_memory_bytes / 1e9
-    session.say(f"forecast: about {duration(found.wall_s or found.fit_s)}, {memory:.1f} GB of memory")
+        logger.debug("no forecast: %s", found.reason)  # the report has it; a line in each short run would be noise
+        return found.as_dict()
+    session.say(f"forecast: about {duration(found.wall_s or found.fit_s)}, {memory_words(found.as_dict())}")
     known.parent.mkdir(parents=True, exist_ok=True)
-    for path in (own, known):
-        write_json(path, found.as_dict())
+    write_json(known, found.as_dict())
     return found.as_dict()
 
 

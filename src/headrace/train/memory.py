@@ -66,3 +66,9 @@ def peak_resident_bytes() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_device_bytes() -> int | None:
+    """Return the most memory that this process has reserved on one GPU so far, in bytes; None if it has used none."""
+    reserved = [int(torch.cuda.max_memory_reserved(index)) for index in range(torch.cuda.device_count())]
+    return max(reserved, default=0) or None

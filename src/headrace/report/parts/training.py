@@ -53,6 +53,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Texts a second", number(finite(timing.get("train_texts_per_s")), 1), timing.get("train_texts_per_s")),
         ("Tokens a second", count(timing.get("train_tokens_per_s")), timing.get("train_tokens_per_s")),
         ("Largest memory", size(finite(timing.get("peak_memory_bytes"))), timing.get("peak_memory_bytes")),
+        ("On the accelerator", size(finite(timing.get("peak_device_bytes"))), timing.get("peak_device_bytes")),
     ]
     return [(label, text) for label, text, value in found if finite(value) is not None]
 
@@ -251,15 +252,26 @@ def _epochs(report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> 
     ]
 
 
+_FORESEEN = (
+    ("Training time", "fit_s", duration),
+    ("Largest memory", "peak_memory_bytes", size),
+    ("Largest memory on the accelerator", "peak_device_bytes", size),
+)
+
+
 def forecast(report: Mapping[str, Any]) -> Section | None:
-    """Return what was foretold before training beside what it took."""
+    """Return what was foretold before training, or why nothing was, beside what it took."""
     found = mapping(report, "forecast")
     lines = []
-    for label, key, words in (("Training time", "fit_s", duration), ("Largest memory", "peak_memory_bytes", size)):
+    for label, key, words in _FORESEEN:
         foretold, actual = finite(found.get(key)), finite(found.get(f"actual_{key}"))
-        if foretold is not None:
-            off = percent((foretold - actual) / actual, 0) if actual else "–"
-            sign = "+" if actual and foretold > actual else ""
+        if foretold is not None or actual is not None:
+            off = percent((foretold - actual) / actual, 0) if foretold is not None and actual else "–"
+            sign = "+" if foretold is not None and actual and foretold > actual else ""
             lines.append({"label": label, "forecast": words(foretold), "fact": words(actual), "off": f"{sign}{off}"})
-    content = {"lines": lines, "note": sentence(found.get("note") or "")}
+    content = {
+        "lines": lines,
+        "reason": sentence(found.get("reason") or ""),
+        "note": sentence(found.get("note") or ""),
+    }
     return Section("forecast", "Forecast and fact", content) if lines else None

@@ -24,6 +24,7 @@ from headrace.train.language.measure import measure
 from headrace.train.language.module import perplexity
 from headrace.train.language.prepare import LanguageData, Texts, columns_of, max_length_of
 from headrace.train.language.training import LanguageTraining
+from headrace.train.memory import peak_device_bytes
 from headrace.train.progress import duration
 from headrace.train.resume import Progress
 from headrace.train.trainer import evaluation_device
@@ -47,6 +48,7 @@ def finish_language_model(training: LanguageTraining, *, recipe: Recipe) -> Run:
     model.cpu().eval()  # the fresh process of the proof computes on the CPU
     bundle = _save_and_prove(training, recipe, evaluation)
     timing["peak_memory_bytes"] = peak_memory_bytes()
+    timing["peak_device_bytes"] = peak_device_bytes()
     data = data_summary(training.prepared)
     data["weights"] = dict(getattr(model.backbone, "source", {}))
     data["training"] = {"history": with_perplexity(progress.history), "best": asdict(progress.best)}

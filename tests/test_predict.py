@@ -92,7 +92,8 @@ def test_on_a_cpu_texts_are_laid_end_to_end_and_the_numbers_stay(
         return [score(model, encoded, **tokens), embed(model, encoded, **tokens), np.concatenate(vectors)]
 
     packed = numbers()
-    assert (1, sum(len(one.ids) for one in encoded)) in seen
+    n_tokens = sum(len(one.ids) for one in encoded)
+    assert any(rows == 1 and n_tokens <= width <= 1.03 * n_tokens for rows, width in seen)  # in few sizes
     attention = model.backbone.model.config._attn_implementation
     monkeypatch.setattr(type(model.backbone), "scoring_on_cpu", lambda self, *, first_alone: nullcontext())
     for ours, theirs in zip(packed, numbers(), strict=True):

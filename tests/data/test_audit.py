@@ -216,13 +216,15 @@ def test_divided_rows_are_looked_at_as_their_source_has_them():
     assert found["label_without_rows"] == ("a",)
 
 
-def test_metrics_of_few_rows_are_noted_for_the_split_that_they_come_from():
+def test_few_rows_of_a_label_are_noted_for_validation_and_for_test():
     train = examples([f"text {i}" for i in range(60)], ["a", "b"] * 30)
     few = examples([f"other {i}" for i in range(38)], ["a", "b"] * 19, "few.csv")
     many = examples([f"more {i}" for i in range(40)], ["a", "b"] * 20, "many.csv")
     assert "the validation data" in only(audit(train, few, None, NAMES)).what
     assert "the test data" in only(audit(train, many, few, NAMES)).what
-    assert audit(train, few, many, NAMES) == []
+    assert "the validation data" in only(audit(train, few, many, NAMES)).what
+    no_b = examples([f"only {i}" for i in range(20)], ["a"] * 20, "no_b.csv")
+    assert only(audit(train, many, no_b, NAMES)).what.endswith("say nothing of 'b'")
 
 
 def test_a_search_cut_short_is_told(monkeypatch):

@@ -104,14 +104,36 @@ def test_a_label_with_few_rows_is_rare_beside_many():
 
 def test_labels_with_few_rows_to_be_scored_by_are_a_note():
     labels = LabelSet(("a", "b", "c"))
-    found = rarely_scored_label("test", counted(a=30, b=19), labels)
+    found = rarely_scored_label("test", counted(a=30, b=19, c=20), labels)
     assert (found.severity, found.code, found.count, found.where) == ("note", "rarely_scored_label", 1, ("b",))
     assert found.what == (
         "1 label has fewer than 20 rows in the test data, so metrics and AUC there say little of 'b' (19 rows)"
     )
-    assert rarely_scored_label("test", counted(a=30, b=20), labels) is None
+    assert rarely_scored_label("test", counted(a=30, b=20, c=20), labels) is None
     missing = label_not_in_valid(counted(a=30, b=20), labels)
     assert (missing.severity, missing.code, missing.where) == ("warning", "label_not_in_valid", ("c",))
+
+
+def test_a_label_without_test_rows_is_told_too():
+    labels = LabelSet(("a", "b", "c"))
+    found = rarely_scored_label("test", counted(a=30, b=19), labels)
+    assert (found.severity, found.count, found.where) == ("note", 2, ("b", "c"))
+    assert found.what == (
+        "2 labels have fewer than 20 rows in the test data, so metrics and AUC there say little of 'b' (19 rows), "
+        "and nothing of 'c'"
+    )
+    none = rarely_scored_label("test", counted(a=30, b=20), labels)
+    assert none.what == "1 label has no row in the test data, so metrics and AUC there say nothing of 'c'"
+
+
+def test_validation_is_told_what_is_chosen_there():
+    labels = LabelSet(("a", "b", "c"))
+    found = rarely_scored_label("validation", counted(a=30, b=5), labels)
+    assert (found.count, found.where) == (1, ("b",))  # label_not_in_valid tells of 'c'
+    assert found.what == (
+        "1 label has fewer than 20 rows in the validation data, so metrics and AUC there, and what is chosen by them, "
+        "say little of 'b' (5 rows)"
+    )
 
 
 def test_uneven_labels_are_a_note_with_the_line_for_the_recipe():

@@ -64,9 +64,9 @@ def audit(
     found += [*train_label_findings(train, labels), _conflicting_labels(parts[0])]
     if valid is not None:
         found.append(label_not_in_valid(valid, labels))
-    scored = ("test", test) if test is not None else ("validation", valid)  # what the metrics come from
-    if scored[1] is not None:
-        found.append(rarely_scored_label(scored[0], scored[1], labels))
+    for name, scored in (("validation", valid), ("test", test)):  # validation picks epoch and thresholds
+        if scored is not None:
+            found.append(rarely_scored_label(name, scored, labels))
     for part in parts[1:]:
         found.append(_shared(part, np.flatnonzero(np.isin(part.keys, parts[0].keys))))
     found += _near(parts)

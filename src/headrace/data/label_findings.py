@@ -68,18 +68,28 @@ def label_not_in_valid(valid: Examples, labels: LabelSet) -> Finding | None:
 
 
 def rarely_scored_label(name: str, examples: Examples, labels: LabelSet) -> Finding | None:
-    """Tell of labels with fewer than 20 rows in the split that metrics come from, which `name` names; or None."""
+    """Tell of labels with fewer than 20 rows in the validation or test data, which `name` names; or None.
+
+    A label without validation rows is told by `label_not_in_valid`, one without test rows here.
+    """
     if not examples.is_labelled:
         return None
+    is_valid = name == "validation"
     counts = label_counts(examples, labels)
-    names = [label for label, count in counts.items() if 0 < count < MIN_POSITIVES]
+    few = [label for label, count in counts.items() if 0 < count < MIN_POSITIVES]
+    none = [label for label, count in counts.items() if count == 0 and not is_valid]
+    names = few + none
     if not names:
         return None
+    said = [f"little of {listed(_with_counts(few, counts))}"] if few else []
+    said += [f"nothing of {listed(_quoted(none))}"] if none else []
+    chosen = ", and what is chosen by them," if is_valid else ""
+    how_many = f"fewer than {MIN_POSITIVES} rows" if few else "no row"
     return Finding(
         "note",
         "rarely_scored_label",
-        f"{labels_have(len(names))} fewer than {MIN_POSITIVES} rows in the {name} data, so metrics and AUC there say "
-        f"little of {listed(_with_counts(names, counts))}",
+        f"{labels_have(len(names))} {how_many} in the {name} data, so metrics and AUC there{chosen} say "
+        f"{', and '.join(said)}",
         len(names),
         tuple(names[:MAX_SHOWN_ROWS]),
         f"give {name} rows of it, {MIN_POSITIVES} at least; until then read the label's figures as a hint",

@@ -21,7 +21,9 @@ from pydantic import BaseModel
 
 import headrace.backbones._weights
 import headrace.data.audit
+import headrace.data.equal_findings
 import headrace.data.label_findings
+import headrace.data.near_findings
 import headrace.data.text_findings
 import headrace.train.rows
 from headrace import cli
@@ -298,8 +300,9 @@ def test_the_table_of_keys_is_the_schema() -> None:
 
 def test_the_table_of_findings_is_that_of_the_audit() -> None:
     known = {}
-    modules = (headrace.data.audit, headrace.data.label_findings, headrace.data.text_findings, headrace.train.rows)
-    for module in modules:
+    data = headrace.data
+    modules = (data.audit, data.equal_findings, data.label_findings, data.near_findings, data.text_findings)
+    for module in (*modules, headrace.train.rows):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
                 severity, code = (a.value for a in node.args[:2] if isinstance(a, ast.Constant))

@@ -228,7 +228,7 @@ def test_few_rows_of_a_label_are_noted_for_validation_and_for_test():
 
 
 def test_a_search_cut_short_is_told(monkeypatch):
-    monkeypatch.setattr("headrace.data.audit.MAX_COMPARED_SHINGLES", 3000)
+    monkeypatch.setattr("headrace.data.near_findings.MAX_COMPARED_SHINGLES", 3000)
     train = examples([f"{LONG} {i}" for i in range(30)], ["a", "b"] * 15)
     found = {finding.code: finding for finding in audit(train, None, None, NAMES)}
     assert found["near_search_limited"].severity == "note"

@@ -1,0 +1,33 @@
+"""A split as the audit looks at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from headrace.data.examples import Examples
+from headrace.data.labels import label_sets
+from headrace.data.split import text_keys
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """A split: what messages call it (`training`, `validation` or `test`) and its rows."""
+
+    name: str
+    examples: Examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """The keys of the folded texts, [rows] uint64."""
+        return text_keys(self.examples)
+
+    @cached_property
+    def label_sets(self) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+        """What `headrace.data.labels.label_sets` gives."""
+        return label_sets(self.examples)

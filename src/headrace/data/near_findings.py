@@ -1,0 +1,96 @@
+"""Findings about texts that are nearly equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from headrace.data.audited import Audited
+from headrace.data.finding import Finding, have, rows_in_words, shown_rows
+from headrace.data.near import NearPairs, Sketch, all_rows, near_matches, near_repeats
+
+# A search compares so many shingles before it gives up: about half a minute, a million pairs of short texts.
+MAX_COMPARED_SHINGLES = 500_000_000
+
+
+def near_findings(parts: Sequence[Audited]) -> Iterator[Finding]:
+    """Yield the findings about texts that are nearly equal, inside the training data and between it and the others.
+
+    Args:
+        parts: The training data, then the others.
+    """
+    train = parts[0]
+    with ExitStack() as stack:
+        first = stack.enter_context(Sketch(train.examples, train.keys))
+        repeats = near_repeats(first, max_shingles=MAX_COMPARED_SHINGLES)
+        searches = [(train, repeats)]
+        if len(repeats):
+            yield _near_duplicates(train, repeats)
+        for part in parts[1:]:
+            with Sketch(part.examples, part.keys) as other:
+                matches = near_matches(first, other, max_shingles=MAX_COMPARED_SHINGLES)
+                searches.append((part, matches))
+                if len(matches):
+                    yield _near_shared(part, train, matches, all_rows(other, matches.rows[:, 0]))
+    limited = [part.name for part, found in searches if not found.is_complete]
+    if limited:
+        yield Finding(
+            "note",
+            "near_search_limited",
+            f"so many texts are alike that the search for nearly equal ones stopped early ({', '.join(limited)} data): "
+            "the numbers of them are the least there are",
+            len(limited),
+            tuple(limited),
+            "texts with the same wording but for a few words are the cause; leave out those that were found, and check again",
+        )
+
+
+def _near_duplicates(train: Audited, found: NearPairs) -> Finding:
+    codes, _ = train.label_sets
+    rows = found.rows[:, 0]
+    n_differing = int((codes[rows] != codes[found.rows[:, 1]]).sum())
+    other = f", {n_differing:,} of them with other labels" if n_differing else ""
+    return Finding(
+        "note",
+        "near_duplicate",
+        f"{rows_in_words(len(rows))} of the training data {have(len(rows))} nearly the text of an earlier row{other}; "
+        f"{_first(train, train, found)}",
+        len(rows),
+        shown_rows(train.examples, rows),
+        "leave them out if they are not meant to count twice; the automatic split may put such texts on both sides",
+    )
+
+
+def _near_shared(part: Audited, train: Audited, found: NearPairs, rows: np.ndarray) -> Finding:
+    what = (
+        f"{rows_in_words(len(rows))} of the {part.name} data ({len(rows) / len(part):.2%}) {have(len(rows))} nearly "
+        f"a text of the training data; {_first(part, train, found)}"
+    )
+    where = shown_rows(part.examples, rows)
+    if part.name == "test":
+        return Finding(
+            "warning",
+            "test_near_train",
+            what,
+            len(rows),
+            where,
+            "leave these rows out of the training data if they are copies; metrics with them may flatter the model",
+        )
+    return Finding(
+        "note",
+        "valid_near_train",
+        what,
+        len(rows),
+        where,
+        "leave these rows out of one of them if they are copies",
+    )
+
+
+def _first(part: Audited, train: Audited, found: NearPairs) -> str:
+    row, earlier = found.rows[0].tolist()
+    return (
+        f"{part.examples.where(row)} and {train.examples.where(earlier)} share {found.jaccard[0]:.0%} of their runs of "
+        "five characters"
+    )

@@ -236,7 +236,7 @@ def test_the_answer_reads_well(tmp_path: Path, backbone: Path) -> None:
     assert answer.exit_code == 1
     assert "\x1b" not in out  # no colours where nobody would see them
     assert "errors: 1" in out
-    assert f"where: {test}:2, {test}:3" in out
+    assert f"where: {test}:2 = {train}:2, {test}:3 = {train}:3" in out
     assert "---- cut here: data.max_length 16 ----" in out
     assert " [CLS] the plot is bad" in out
     assert "labels most in doubt, of 54 training rows" in out

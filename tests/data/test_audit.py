@@ -54,7 +54,7 @@ def test_texts_in_training_and_test_are_an_error():
         code="test_in_train",
         what="2 rows of the test data (50.00%) have a text that is in the training data too",
         count=2,
-        where=("test.csv:2", "test.csv:4"),
+        where=("test.csv:2 = train.csv:2", "test.csv:4 = train.csv:4"),
         next="leave these rows out of the training data; metrics with them flatter the model",
     )
     assert shared_rows(GOOD, test).tolist() == [0, 2]
@@ -64,13 +64,14 @@ def test_texts_in_training_and_test_are_an_error():
 def test_pairs_are_shared_only_if_both_texts_are():
     train = examples([("p", "h"), ("p", "i"), ("q", "h"), ("r", "s")], ["a", "b", "a", "b"])
     test = examples([("P", "H"), ("q", "i"), ("h", "p")], ["a", "b", "a"], "test.csv")
-    assert only(looked(train, None, test, NAMES)).where == ("test.csv:2",)
+    assert only(looked(train, None, test, NAMES)).where == ("test.csv:2 = train.csv:2",)
 
 
 def test_texts_in_training_and_validation_are_a_warning():
     valid = examples(["six", "Two"], ["a", "b"], "valid.csv")
     found = only(looked(GOOD, valid, None, NAMES))
-    assert (found.severity, found.code, found.count, found.where) == ("warning", "valid_in_train", 1, ("valid.csv:3",))
+    assert (found.severity, found.code, found.count) == ("warning", "valid_in_train", 1)
+    assert found.where == ("valid.csv:3 = train.csv:3",)
     assert found.what == "1 row of the validation data (50.00%) has a text that is in the training data too"
 
 
@@ -128,7 +129,7 @@ def test_rows_that_repeat_another_are_a_note():
         "note",
         "duplicate",
         3,
-        ("train.csv:3", "train.csv:5", "train.csv:7"),
+        ("train.csv:3 = train.csv:2", "train.csv:5 = train.csv:2", "train.csv:7 = train.csv:2"),
     )
     assert found.what == "3 rows of the training data repeat the text of an earlier row; 3 of 6 texts are distinct"
 
@@ -178,7 +179,7 @@ def test_texts_nearly_repeated_in_training_are_a_note():
         "note",
         "near_duplicate",
         2,
-        ("train.csv:4", "train.csv:5"),
+        ("train.csv:4 ~ train.csv:2", "train.csv:5 ~ train.csv:4"),
     )
     assert found.what == (
         "2 rows of the training data have nearly the text of an earlier row, 1 of them with other labels; "
@@ -192,13 +193,21 @@ def test_texts_of_test_and_validation_near_training_ones_are_told_apart_from_equ
     test = examples([LONG + " ", LONG + "!!", "seven", LONG + "!!"], ["a", "a", "b", "b"], "t.csv")
     found = {finding.code: finding for finding in looked(train, valid, test, NAMES)}
     assert {code: (f.severity, f.count, f.where) for code, f in found.items() if "train" in code} == {
-        "test_in_train": ("error", 1, ("t.csv:2",)),
-        "test_near_train": ("warning", 2, ("t.csv:3", "t.csv:5")),
-        "valid_near_train": ("note", 1, ("v.csv:2",)),
+        "test_in_train": ("error", 1, ("t.csv:2 = train.csv:2",)),
+        "test_near_train": ("warning", 2, ("t.csv:3 ~ train.csv:2", "t.csv:5 ~ train.csv:2")),  # equal to each other
+        "valid_near_train": ("note", 1, ("v.csv:2 ~ train.csv:2",)),
     }
     assert found["test_near_train"].what.startswith(
         "2 rows of the test data (50.00%) have nearly a text of the training"
     )
+
+
+def test_ten_pairs_of_places_are_shown_each_with_the_first_row_of_its_text():
+    texts = [f"text number {i}" for i in range(12)]
+    test = examples(texts[::-1], ["a", "b"] * 6, "test.csv")
+    found = next(f for f in audit(examples(texts * 2, ["b", "a"] * 12), None, test, NAMES) if f.code == "test_in_train")
+    assert found.count == 12
+    assert found.where == tuple(f"test.csv:{row} = train.csv:{15 - row}" for row in range(2, 12))
 
 
 def test_divided_rows_are_looked_at_as_their_source_has_them():

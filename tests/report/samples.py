@@ -131,14 +131,17 @@ def _reviews(n_rows: int, epochs: int) -> dict[str, Any]:
             "test_in_train",
             "123 rows of the test data (2.05%) have a text that is in the training data too",
             "leave these rows out of the training data; metrics with them flatter the model",
-            ["aclImdb/test.csv:18", "aclImdb/test.csv:402", "aclImdb/test.csv:977"],
+            [
+                f"aclImdb/test.csv:{test} = aclImdb/train.csv:{train}"
+                for test, train in ((18, 301), (402, 77), (977, 8420))
+            ],
         ),
         a_finding(
             "note",
             "duplicate",
             "96 rows of the training data repeat an earlier row, text and labels alike",
             "leave them out if they are not meant to count twice; the automatic split keeps equal texts on one side",
-            ["aclImdb/train.csv:2210", "aclImdb/train.csv:5117"],
+            ["aclImdb/train.csv:2210 = aclImdb/train.csv:12", "aclImdb/train.csv:5117 = aclImdb/train.csv:91"],
         ),
     ]
     report["diagnoses"] = [

@@ -84,6 +84,8 @@ def test_places_are_told_without_the_whole_path() -> None:
     assert place("/home/me/secret/data/train.csv:12") == "data/train.csv:12"
     assert place("C:\\me\\data\\train.csv:3") == "data/train.csv:3"
     assert place("train.csv:12") == "train.csv:12"
+    assert place("/home/me/a/test.csv:6 = /home/me/b/train.csv:3") == "a/test.csv:6 = b/train.csv:3"
+    assert place("/home/me/a/test.csv:6 ~ train.csv:3") == "a/test.csv:6 ~ train.csv:3"
 
 
 def test_sentences_begin_and_end_like_sentences_but_names_stay() -> None:

@@ -31,3 +31,7 @@ class Audited:
     def label_sets(self) -> tuple[np.ndarray, list[tuple[str, ...]]]:
         """What `headrace.data.labels.label_sets` gives."""
         return label_sets(self.examples)
+
+    def first_rows(self, keys: np.ndarray) -> list[int]:
+        """Return the first row of each of these few keys, all of which occur."""
+        return [int(np.argmax(self.keys == key)) for key in keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.data.audited import Audited
-from headrace.data.finding import Finding, have, rows_in_words, shown_rows
+from headrace.data.finding import EQUAL, MAX_SHOWN_ROWS, Finding, have, rows_in_words, shown_pairs, shown_rows
 
 
 def duplicates(part: Audited) -> Finding | None:
@@ -22,7 +22,7 @@ def duplicates(part: Audited) -> Finding | None:
         f"{rows_in_words(len(rows))} of the {part.name} data {'repeats' if len(rows) == 1 else 'repeat'} the text of an "
         f"earlier row; {len(first):,} of {len(part):,} texts are distinct",
         len(rows),
-        shown_rows(part.examples, rows),
+        _beside(part, rows, part),
         "leave them out if they are not meant to count twice; the automatic split keeps equal texts on one side",
     )
 
@@ -58,7 +58,7 @@ def shared(part: Audited, train: Audited) -> Finding | None:
         f"{rows_in_words(len(rows))} of the {part.name} data ({len(rows) / len(part):.2%}) {have(len(rows))} a text "
         "that is in the training data too"
     )
-    where = shown_rows(part.examples, rows)
+    where = _beside(part, rows, train)
     if part.name == "test":
         return Finding(
             "error",
@@ -76,3 +76,9 @@ def shared(part: Audited, train: Audited) -> Finding | None:
         where,
         "leave these rows out of one of them; else the best checkpoint is chosen by texts that it was trained on",
     )
+
+
+def _beside(part: Audited, rows: np.ndarray, other: Audited) -> tuple[str, ...]:
+    """Return the places of the first of these rows, each with the first place of its text in the other split."""
+    partners = other.first_rows(part.keys[rows[:MAX_SHOWN_ROWS]])
+    return shown_pairs(part.examples, rows, other.examples, partners, EQUAL)

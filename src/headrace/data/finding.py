@@ -12,6 +12,7 @@ from headrace.data.examples import Examples
 
 MAX_SHOWN_ROWS = 10
 MAX_SHOWN_LABELS = 5
+EQUAL, NEAR = "=", "~"  # between the places of two texts
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Finding:
         code: A word for machines that stays the same between versions.
         what: One plain sentence with the numbers.
         count: Rows concerned, or labels.
-        where: `file:row` of the first few rows, or names.
+        where: `file:row` of the first few rows; of texts that are equal or nearly so both, `test.csv:66 = train.csv:301`
+            and `test.csv:66 ~ train.csv:301`; or names.
         next: What to do about it.
     """
 
@@ -39,6 +41,26 @@ class Finding:
 def shown_rows(examples: Examples, positions: Sequence[int] | np.ndarray) -> tuple[str, ...]:
     """Return `file:row` of the first ten of these rows."""
     return tuple(examples.where(int(position)) for position in positions[:MAX_SHOWN_ROWS])
+
+
+def shown_pairs(
+    examples: Examples,
+    rows: Sequence[int] | np.ndarray,
+    others: Examples,
+    partners: Sequence[int] | np.ndarray,
+    mark: str,
+) -> tuple[str, ...]:
+    """Return `file:row = file:row` of the first ten of these rows and their partners.
+
+    Args:
+        examples: Rows.
+        rows: Their positions.
+        others: Where the partners stand.
+        partners: The position of each row's partner; at least the first ten.
+        mark: What stands between the two, `=` or `~`.
+    """
+    ends = list(zip(rows[:MAX_SHOWN_ROWS], partners[:MAX_SHOWN_ROWS], strict=True))
+    return tuple(f"{examples.where(int(row))} {mark} {others.where(int(partner))}" for row, partner in ends)
 
 
 def rows_in_words(n: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from headrace.data.audited import Audited
-from headrace.data.finding import Finding, have, rows_in_words, shown_rows
+from headrace.data.finding import MAX_SHOWN_ROWS, NEAR, Finding, have, rows_in_words, shown_pairs
 from headrace.data.near import NearPairs, Sketch, all_rows, near_matches, near_repeats
 
 # A search compares so many shingles before it gives up: about half a minute, a million pairs of short texts.
@@ -58,7 +58,7 @@ def _near_duplicates(train: Audited, found: NearPairs) -> Finding:
         f"{rows_in_words(len(rows))} of the training data {have(len(rows))} nearly the text of an earlier row{other}; "
         f"{_first(train, train, found)}",
         len(rows),
-        shown_rows(train.examples, rows),
+        shown_pairs(train.examples, rows, train.examples, found.rows[:, 1], NEAR),
         "leave them out if they are not meant to count twice; the automatic split may put such texts on both sides",
     )
 
@@ -68,7 +68,7 @@ def _near_shared(part: Audited, train: Audited, found: NearPairs, rows: np.ndarr
         f"{rows_in_words(len(rows))} of the {part.name} data ({len(rows) / len(part):.2%}) {have(len(rows))} nearly "
         f"a text of the training data; {_first(part, train, found)}"
     )
-    where = shown_rows(part.examples, rows)
+    where = _beside(part, rows, train, found)
     if part.name == "test":
         return Finding(
             "warning",
@@ -94,3 +94,11 @@ def _first(part: Audited, train: Audited, found: NearPairs) -> str:
         f"{part.examples.where(row)} and {train.examples.where(earlier)} share {found.jaccard[0]:.0%} of their runs of "
         "five characters"
     )
+
+
+def _beside(part: Audited, rows: np.ndarray, train: Audited, found: NearPairs) -> tuple[str, ...]:
+    """Return the places of the first of these rows, each with that of a text that it is near to."""
+    keys = part.keys[found.rows[:, 0]]  # a pair stands for all rows that have its text
+    shown = rows[:MAX_SHOWN_ROWS]
+    partners = [int(found.rows[np.argmax(keys == key), 1]) for key in part.keys[shown]]
+    return shown_pairs(part.examples, shown, train.examples, partners, NEAR)

@@ -71,7 +71,11 @@ def name(value: Any) -> str:
 
 
 def place(value: Any) -> str:
-    """Return a `file:row` with no more of the path than its last folder."""
+    """Return a `file:row`, or two of texts that are equal (`=`) or nearly so (`~`), with the last folders alone."""
+    for mark in (" = ", " ~ "):
+        first, found, second = str(value).partition(mark)
+        if found:
+            return f"{place(first)}{mark}{place(second)}"
     parts = str(value).replace("\\", "/").split("/")
     return name("/".join(parts[-2:]))
 

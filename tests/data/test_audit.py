@@ -48,7 +48,7 @@ def test_good_data_have_no_findings():
 
 
 def test_texts_in_training_and_test_are_an_error():
-    test = examples(["ONE ", "new", " tHREE\n", "new 2"], ["a", "b", "b", "a"], "test.csv")
+    test = examples(["ONE ", "new", " tHREE\n", "new 2"], ["a", "b", "a", "a"], "test.csv")
     assert only(looked(GOOD, None, test, NAMES)) == Finding(
         severity="error",
         code="test_in_train",
@@ -119,7 +119,49 @@ def test_one_text_with_different_labels_is_a_warning():
     assert (duplicate.code, duplicate.count) == ("duplicate", 3)
     assert (found.severity, found.code, found.count) == ("warning", "conflicting_labels", 3)
     assert found.what == "1 text stands in the training data with different labels, in 3 rows"
-    assert found.where == ("train.csv:2", "train.csv:4", "train.csv:8")
+    assert found.where == ("train.csv:4 = train.csv:2", "train.csv:8 = train.csv:4")
+
+
+def test_one_text_with_other_labels_in_another_split_is_a_warning_for_each_two_splits():
+    train = examples(["same", "x", "SAME", "y", "z"], ["a", "a", "b", "b", "a"])
+    valid = examples(["X", "q"], ["b", "a"], "v.csv")
+    test = examples(["same", "new", "x ", "Y", "q", "q"], ["a", "a", "b", "b", "b", "a"], "t.csv")
+    found = [f for f in looked(train, valid, test, NAMES) if f.code == "conflicting_labels_across"]
+    assert [(f.severity, f.count, f.where) for f in found] == [
+        ("warning", 1, ("v.csv:2 = train.csv:3",)),
+        ("warning", 2, ("t.csv:2 = train.csv:4", "t.csv:4 = train.csv:3")),  # "same" has both labels in train
+        ("warning", 1, ("t.csv:6 = v.csv:3",)),
+    ]
+    assert found[1].what == "2 rows of the test data have a text that stands in the training data with other labels"
+    assert "the validation data with other labels" in found[2].what
+
+
+def test_labels_of_a_split_that_training_lacks_contradict_it_and_unlabelled_rows_do_not():
+    train = examples(["one", "two", "three"], [["a"], [], ["a", "b"]])
+    test = examples(["one", "TWO", "three"], [["a"], ["c"], ["b", "a"]], "t.csv")
+    found = [f for f in looked(train, None, test, NAMES) if f.code == "conflicting_labels_across"]
+    assert only(found).where == ("t.csv:3 = train.csv:3",)
+    unlabelled = looked(train, None, examples(["one", "two"], None, "t.csv"), NAMES)
+    assert [f.code for f in unlabelled if f.severity == "warning"] == []
+
+
+def test_one_text_with_different_labels_is_told_in_each_split():
+    test = examples(["q", "r", "Q"], ["a", "a", "b"], "t.csv")
+    found = next(f for f in looked(GOOD, None, test, NAMES) if f.code == "conflicting_labels")
+    assert found.what == "1 text stands in the test data with different labels, in 2 rows"
+    assert found.where == ("t.csv:4 = t.csv:2",)
+
+
+def test_texts_of_test_that_stand_in_a_validation_file_are_told():
+    valid = examples(["six", LONG, "Seven"], ["a", "b", "a"], "v.csv")
+    test = examples(["SEVEN", "new", LONG + "!"], ["a", "b", "b"], "t.csv")
+    found = {f.code: f for f in looked(GOOD, valid, test, NAMES)}
+    assert set(found) == {"test_in_valid", "test_near_valid"}
+    exact, near = found["test_in_valid"], found["test_near_valid"]
+    assert (exact.severity, exact.count, exact.where) == ("warning", 1, ("t.csv:2 = v.csv:4",))
+    assert exact.what == "1 row of the test data (33.33%) has a text that is in the validation data too"
+    assert exact.next.startswith("leave these rows out of the validation data")
+    assert (near.severity, near.count, near.where) == ("note", 1, ("t.csv:4 ~ v.csv:3",))
 
 
 def test_rows_that_repeat_another_are_a_note():
@@ -154,7 +196,7 @@ def test_multi_label_rows_and_unlabelled_tests_are_audited():
 def test_the_worst_comes_first():
     train = examples(["s", "s", "t", "T", "u"], ["a", "a", "a", "b", "c"])
     found = looked(train, examples(["u"], ["a"], "v.csv"), examples(["t"], ["a"], "t.csv"), LabelSet(("a", "b", "c")))
-    assert [finding.severity for finding in found] == ["error", "error", "warning", "warning", "warning", "note"]
+    assert [finding.severity for finding in found] == ["error"] * 2 + ["warning"] * 5 + ["note"]
 
 
 def test_rows_left_out_are_a_warning_in_each_part():
@@ -214,9 +256,10 @@ def test_divided_rows_are_looked_at_as_their_source_has_them():
     texts = [LONG, "a plain text", "a plain text", LONG + "!", "another one", "and one more"]
     whole = examples(texts, ["a", "b", "b", "a", "a", "b"])
     train, valid = whole.take([0, 1, 2, 4]), whole.take([3, 5])
-    test = examples(["a plain text", "and ONE more", LONG + "?"], ["a", "b", "a"], "t.csv")
+    test = examples(["a plain text", "and ONE more", LONG + "?"], ["b", "b", "a"], "t.csv")
     apart = {f.code: f.count for f in looked(train, valid, test, NAMES)}
-    assert apart == {"test_in_train": 1, "test_near_train": 1, "valid_near_train": 1, "duplicate": 1}
+    in_train = {"test_in_train": 1, "test_near_train": 1, "valid_near_train": 1, "duplicate": 1}
+    assert apart == {**in_train, "test_in_valid": 1, "test_near_valid": 1}
     together = {f.code: f.count for f in looked(train, valid, test, NAMES, whole)}
     assert together == {"test_in_train": 2, "test_near_train": 1, "near_duplicate": 1, "duplicate": 1}
     only_a = whole.take([0, 3, 4])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from headrace.data.audited import Audited
-from headrace.data.equal_findings import conflicting_labels, duplicates, shared
+from headrace.data.equal_findings import conflicting_labels, conflicting_labels_across, duplicates, shared
 from headrace.data.examples import Examples, LabelSet
 from headrace.data.finding import MAX_SHOWN_ROWS, Finding, rows_in_words
 from headrace.data.label_findings import label_not_in_valid, rarely_scored_label, train_label_findings
@@ -45,14 +47,15 @@ def audit(
     parts = [Audited(name, part) for name, part in given if part is not None]
     found: list[Finding | None] = []
     for part in parts:
-        found += [_bad_rows(part), *text_findings(part.name, part.examples), duplicates(part)]
-    found += [*train_label_findings(train, labels), conflicting_labels(parts[0])]
+        found += [_bad_rows(part), *text_findings(part.name, part.examples), duplicates(part), conflicting_labels(part)]
+    found += train_label_findings(train, labels)
     if valid is not None:
         found.append(label_not_in_valid(valid, labels))
     for name, scored in (("validation", valid), ("test", test)):  # validation picks epoch and thresholds
         if scored is not None:
             found.append(rarely_scored_label(name, scored, labels))
-    found += [shared(part, parts[0]) for part in parts[1:]]
+    for earlier, part in itertools.combinations(parts, 2):
+        found += [shared(part, earlier), conflicting_labels_across(part, earlier)]
     found += near_findings(parts)
     rank = {"error": 0, "warning": 1, "note": 2}
     return sorted((finding for finding in found if finding is not None), key=lambda finding: rank[finding.severity])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
@@ -16,25 +17,24 @@ MAX_COMPARED_SHINGLES = 500_000_000
 
 
 def near_findings(parts: Sequence[Audited]) -> Iterator[Finding]:
-    """Yield the findings about texts that are nearly equal, inside the training data and between it and the others.
+    """Yield the findings about texts that are nearly equal, inside the training data and between any two splits.
 
     Args:
-        parts: The training data, then the others.
+        parts: The training data, then those of validation and test that there are.
     """
     train = parts[0]
     with ExitStack() as stack:
-        first = stack.enter_context(Sketch(train.examples, train.keys))
-        repeats = near_repeats(first, max_shingles=MAX_COMPARED_SHINGLES)
+        sketches = [stack.enter_context(Sketch(part.examples, part.keys)) for part in parts]
+        repeats = near_repeats(sketches[0], max_shingles=MAX_COMPARED_SHINGLES)
         searches = [(train, repeats)]
         if len(repeats):
             yield _near_duplicates(train, repeats)
-        for part in parts[1:]:
-            with Sketch(part.examples, part.keys) as other:
-                matches = near_matches(first, other, max_shingles=MAX_COMPARED_SHINGLES)
-                searches.append((part, matches))
-                if len(matches):
-                    yield _near_shared(part, train, matches, all_rows(other, matches.rows[:, 0]))
-    limited = [part.name for part, found in searches if not found.is_complete]
+        for (earlier, before), (part, sketch) in itertools.combinations(zip(parts, sketches, strict=True), 2):
+            matches = near_matches(before, sketch, max_shingles=MAX_COMPARED_SHINGLES)
+            searches.append((part, matches))
+            if len(matches):
+                yield _near_shared(part, earlier, matches, all_rows(sketch, matches.rows[:, 0]))
+    limited = list(dict.fromkeys(part.name for part, found in searches if not found.is_complete))
     if limited:
         yield Finding(
             "note",
@@ -63,42 +63,33 @@ def _near_duplicates(train: Audited, found: NearPairs) -> Finding:
     )
 
 
-def _near_shared(part: Audited, train: Audited, found: NearPairs, rows: np.ndarray) -> Finding:
+def _near_shared(part: Audited, earlier: Audited, found: NearPairs, rows: np.ndarray) -> Finding:
     what = (
         f"{rows_in_words(len(rows))} of the {part.name} data ({len(rows) / len(part):.2%}) {have(len(rows))} nearly "
-        f"a text of the training data; {_first(part, train, found)}"
+        f"a text of the {earlier.name} data; {_first(part, earlier, found)}"
     )
-    where = _beside(part, rows, train, found)
-    if part.name == "test":
+    told = (what, len(rows), _beside(part, rows, earlier, found))
+    if part.name == "validation":
+        return Finding("note", "valid_near_train", *told, "leave these rows out of one of them if they are copies")
+    if earlier.name == "validation":
         return Finding(
-            "warning",
-            "test_near_train",
-            what,
-            len(rows),
-            where,
-            "leave these rows out of the training data if they are copies; metrics with them may flatter the model",
+            "note", "test_near_valid", *told, "leave these rows out of the validation data if they are copies"
         )
-    return Finding(
-        "note",
-        "valid_near_train",
-        what,
-        len(rows),
-        where,
-        "leave these rows out of one of them if they are copies",
-    )
+    advice = "leave these rows out of the training data if they are copies; metrics with them may flatter the model"
+    return Finding("warning", "test_near_train", *told, advice)
 
 
-def _first(part: Audited, train: Audited, found: NearPairs) -> str:
+def _first(part: Audited, other: Audited, found: NearPairs) -> str:
     row, earlier = found.rows[0].tolist()
     return (
-        f"{part.examples.where(row)} and {train.examples.where(earlier)} share {found.jaccard[0]:.0%} of their runs of "
+        f"{part.examples.where(row)} and {other.examples.where(earlier)} share {found.jaccard[0]:.0%} of their runs of "
         "five characters"
     )
 
 
-def _beside(part: Audited, rows: np.ndarray, train: Audited, found: NearPairs) -> tuple[str, ...]:
+def _beside(part: Audited, rows: np.ndarray, other: Audited, found: NearPairs) -> tuple[str, ...]:
     """Return the places of the first of these rows, each with that of a text that it is near to."""
     keys = part.keys[found.rows[:, 0]]  # a pair stands for all rows that have its text
     shown = rows[:MAX_SHOWN_ROWS]
     partners = [int(found.rows[np.argmax(keys == key), 1]) for key in part.keys[shown]]
-    return shown_pairs(part.examples, shown, train.examples, partners, NEAR)
+    return shown_pairs(part.examples, shown, other.examples, partners, NEAR)

@@ -261,11 +261,36 @@ def test_divided_rows_are_looked_at_as_their_source_has_them():
     in_train = {"test_in_train": 1, "test_near_train": 1, "valid_near_train": 1, "duplicate": 1}
     assert apart == {**in_train, "test_in_valid": 1, "test_near_valid": 1}
     together = {f.code: f.count for f in looked(train, valid, test, NAMES, whole)}
-    assert together == {"test_in_train": 2, "test_near_train": 1, "near_duplicate": 1, "duplicate": 1}
+    assert together == {
+        **{"test_in_train": 2, "test_near_train": 1, "near_duplicate": 1, "duplicate": 1},
+        "valid_near_train": 1,
+    }
     only_a = whole.take([0, 3, 4])
     found = {f.code: f.where for f in looked(whole.take([1, 2, 5]), only_a, None, NAMES, whole)}
     assert found["label_not_in_valid"] == ("b",)  # labels are counted in each part
     assert found["label_without_rows"] == ("a",)
+
+
+def test_near_texts_that_the_split_has_parted_are_counted():
+    other = "another text that is long enough to be near to some text"
+    texts = [LONG, LONG + "!", LONG + "!", LONG + " ?", other, other + ".", "no other text is like this one, I hope"]
+    whole = examples(texts, ["a"] * 4 + ["b"] * 3)
+    train, valid = whole.take([0, 4, 5, 6]), whole.take([1, 2, 3])
+    found = {f.code: f for f in looked(train, valid, None, NAMES, whole)}
+    assert found["near_duplicate"].count == 3
+    parted = found["valid_near_train"]
+    # the second text of validation, too: the one before it that it is near to stands beside it in validation
+    assert (parted.severity, parted.count) == ("note", 3)
+    assert parted.where == ("train.csv:3 ~ train.csv:2", "train.csv:4 ~ train.csv:2", "train.csv:5 ~ train.csv:2")
+    assert parted.what.startswith(
+        "3 rows of the validation data (100.00%), which were split off the training data, have nearly a text that stayed "
+        "there; train.csv:3 and train.csv:2 share 9"
+    )
+    apart = whole.take([0, 1, 2, 3]), whole.take([4, 5, 6])
+    assert "valid_near_train" not in {f.code for f in looked(*apart, None, NAMES, whole)}
+    swapped = {f.code: f for f in looked(valid, train, None, NAMES, whole)}["valid_near_train"]
+    assert swapped.count == 1
+    assert swapped.where == ("train.csv:2 ~ train.csv:5",)  # the earlier one validates, later ones train
 
 
 def test_few_rows_of_a_label_are_noted_for_validation_and_for_test():

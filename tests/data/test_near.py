@@ -197,6 +197,20 @@ def test_each_row_is_told_once_beside_an_earlier_one():
     assert len(every) > 120
 
 
+def test_parts_of_a_sketch_are_compared_as_sketches_of_their_own():
+    texts = texts_with_edits(100, 80, seed=4)
+    whole = rows([*texts, *texts[:20]])
+    is_in = np.random.default_rng(0).random(len(texts)) < 0.3
+    is_in = np.concatenate((is_in, is_in[:20]))  # equal texts on one side
+    inside, outside = np.flatnonzero(is_in), np.flatnonzero(~is_in)
+    with Sketch(whole) as sketch, Sketch(whole.take(inside)) as a, Sketch(whole.take(outside)) as b:
+        found, expected = near_matches(sketch.part(~is_in), sketch.part(is_in)), near_matches(b, a)
+    assert len(expected) > 5
+    assert found.rows[:, 0].tolist() == inside[expected.rows[:, 0]].tolist()
+    assert found.rows[:, 1].tolist() == outside[expected.rows[:, 1]].tolist()
+    assert found.jaccard.tolist() == expected.jaccard.tolist()
+
+
 def test_a_search_that_is_too_long_stops_and_says_so():
     texts = [
         f"the {word} stands on the table in the kitchen of my grandmother since last summer" for word in WORDS[:200]

@@ -56,7 +56,8 @@ def audit(
             found.append(rarely_scored_label(name, scored, labels))
     for earlier, part in itertools.combinations(parts, 2):
         found += [shared(part, earlier), conflicting_labels_across(part, earlier)]
-    found += near_findings(parts)
+    is_valid = None if divided is None or valid is None else np.isin(divided.rows, valid.rows)
+    found += near_findings(parts, is_valid=is_valid)
     rank = {"error": 0, "warning": 1, "note": 2}
     return sorted((finding for finding in found if finding is not None), key=lambda finding: rank[finding.severity])
 

@@ -6,6 +6,7 @@ folded text) is at least the threshold. Equal folded texts are found by their ke
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -87,6 +88,7 @@ class Sketch:
         self._width = _band_width(threshold)
         self.n_bands = N_SLOTS // self._width
         self._blocks: list[tuple[int, int]] = []
+        self._kept: np.ndarray | None = None  # numbers of the texts that are looked at; None for all
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             for start, texts in in_groups(examples, self.rows):
@@ -107,13 +109,24 @@ class Sketch:
         """Give the temporary file up."""
         self._file.close()
 
+    def part(self, is_in: np.ndarray) -> Sketch:
+        """Return the sketch of some of the rows; nothing is computed anew, and it lasts as long as this one is open.
+
+        Args:
+            is_in: [rows] bool, alike for rows with equal texts.
+        """
+        found = copy.copy(self)
+        found._kept = np.flatnonzero(is_in[self.rows])
+        found.rows, found.sizes = self.rows[found._kept], self.sizes[found._kept]
+        return found
+
     def band(self, number: int) -> np.ndarray:
         """Return the texts' numbers in one band, [texts] uint32: near texts have equal ones in some band."""
-        found = np.empty(len(self.rows), dtype=np.uint32)
+        found = np.empty(sum(n_texts for _, n_texts in self._blocks), dtype=np.uint32)
         for start, n_texts in self._blocks:
             self._file.seek((start * self.n_bands + number * n_texts) * 4)
             found[start : start + n_texts] = np.frombuffer(self._file.read(n_texts * 4), dtype=np.uint32)
-        return found
+        return found if self._kept is None else found[self._kept]
 
     def _add(self, start: int, given: Shingles) -> None:
         n_texts = len(given)
@@ -247,7 +260,7 @@ def _search(
     seen = np.empty(0, dtype=np.int64)
     is_done = np.zeros(len(sizes), dtype=bool)
     if earlier is not None and not is_exhaustive:
-        is_done[len(earlier.rows) :] = np.isin(keys[len(earlier.rows) :], earlier.keys)
+        is_done[len(earlier.rows) :] = np.isin(keys[len(earlier.rows) :], keys[: len(earlier.rows)])
     found: list[np.ndarray] = [np.empty((0, 2), dtype=np.int64)]
     similarities: list[np.ndarray] = [np.empty(0)]
     for proposed in candidates:

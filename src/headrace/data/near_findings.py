@@ -16,25 +16,33 @@ from headrace.data.near import NearPairs, Sketch, all_rows, near_matches, near_r
 MAX_COMPARED_SHINGLES = 500_000_000
 
 
-def near_findings(parts: Sequence[Audited]) -> Iterator[Finding]:
+def near_findings(parts: Sequence[Audited], *, is_valid: np.ndarray | None = None) -> Iterator[Finding]:
     """Yield the findings about texts that are nearly equal, inside the training data and between any two splits.
 
     Args:
         parts: The training data, then those of validation and test that there are.
+        is_valid: [rows] bool, which of the training data were split off for validation, where they were.
     """
     train = parts[0]
     with ExitStack() as stack:
         sketches = [stack.enter_context(Sketch(part.examples, part.keys)) for part in parts]
         repeats = near_repeats(sketches[0], max_shingles=MAX_COMPARED_SHINGLES)
-        searches = [(train, repeats)]
+        searches = [(train.name, repeats)]
         if len(repeats):
             yield _near_duplicates(train, repeats)
+        if len(repeats) and is_valid is not None:  # without a pair there is none across the division either
+            sides = sketches[0].part(~is_valid), sketches[0].part(is_valid)
+            matches = near_matches(*sides, max_shingles=MAX_COMPARED_SHINGLES)
+            searches.append(("validation", matches))
+            if len(matches):
+                rows = all_rows(sides[1], matches.rows[:, 0])
+                yield _near_divided(train, matches, rows, share=len(rows) / int(is_valid.sum()))
         for (earlier, before), (part, sketch) in itertools.combinations(zip(parts, sketches, strict=True), 2):
             matches = near_matches(before, sketch, max_shingles=MAX_COMPARED_SHINGLES)
-            searches.append((part, matches))
+            searches.append((part.name, matches))
             if len(matches):
                 yield _near_shared(part, earlier, matches, all_rows(sketch, matches.rows[:, 0]))
-    limited = list(dict.fromkeys(part.name for part, found in searches if not found.is_complete))
+    limited = list(dict.fromkeys(name for name, found in searches if not found.is_complete))
     if limited:
         yield Finding(
             "note",
@@ -59,7 +67,20 @@ def _near_duplicates(train: Audited, found: NearPairs) -> Finding:
         f"{_first(train, train, found)}",
         len(rows),
         shown_pairs(train.examples, rows, train.examples, found.rows[:, 1], NEAR),
-        "leave them out if they are not meant to count twice; the automatic split may put such texts on both sides",
+        "leave them out if they are not meant to count twice; valid_near_train tells which the automatic split has parted",
+    )
+
+
+def _near_divided(train: Audited, found: NearPairs, rows: np.ndarray, *, share: float) -> Finding:
+    return Finding(
+        "note",
+        "valid_near_train",
+        f"{rows_in_words(len(rows))} of the validation data ({share:.2%}), which were split off the training data, "
+        f"{have(len(rows))} nearly a text that stayed there; {_first(train, train, found)}",
+        len(rows),
+        _beside(train, rows, train, found),
+        "the automatic split keeps equal texts on one side, but not nearly equal ones: leave copies out of the file, or "
+        "name a validation file of other texts",
     )
 
 

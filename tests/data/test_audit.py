@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.data.audit import Finding, audit, shared_rows
+from headrace.data.audit import Finding, audit, audit_texts, shared_rows
 from headrace.data.examples import BadRow, Examples, LabelSet
 from headrace.data.labels import label_set
+from headrace.data.several import Joined
 
 
 def examples(texts: list, labels: list | None, source: str = "train.csv") -> Examples:
@@ -343,3 +344,45 @@ def test_distinct_comments_are_counted(real_data, tmp_path):
         "near_duplicate": "note",
         "class_imbalance": "note",
     }
+
+
+# -- texts without their labels -----------------------------------------------------------------------------------
+
+
+def test_texts_of_several_files_are_audited_as_one():
+    first = examples(["one text", LONG, ""], None, "a.csv")
+    second = examples(["ONE text", LONG + "!", "schÃ¶n " * 3, "schÃ¶n und gut", "ist schÃ¶ner"], None, "b.csv")
+    test = examples(["one text", "", LONG + "?"], None, "t.csv")
+    found = {(f.code, f.where[0]): f for f in audit_texts(Joined((first, second)), None, test)}
+    assert [(f.severity, code, f.count, f.where) for (code, _), f in found.items()] == [
+        ("warning", "empty_text", 1, ("a.csv:4",)),
+        ("warning", "mojibake", 3, ("b.csv:4", "b.csv:5", "b.csv:6")),
+        ("warning", "empty_text", 1, ("t.csv:3",)),
+        ("note", "duplicate", 1, ("b.csv:2 = a.csv:2",)),
+        ("note", "near_duplicate", 1, ("b.csv:3 ~ a.csv:3",)),  # that test stands in training may be meant
+    ]
+
+
+def test_texts_that_validate_are_compared_with_those_that_train():
+    train = Joined((examples(["one text", LONG], None, "a.csv"), examples(["other text"], None, "b.csv")))
+    valid = Joined((examples(["Other  text", LONG + "!"], None, "v.csv"),))
+    assert {f.code: (f.severity, f.where) for f in audit_texts(train, valid, None)} == {
+        "valid_in_train": ("warning", ("v.csv:2 = b.csv:2",)),
+        "valid_near_train": ("note", ("v.csv:3 ~ a.csv:3",)),
+    }
+    whole = Joined((examples([LONG, "one text"], None, "a.csv"), examples(["two texts", LONG + "!"], None, "b.csv")))
+    parted = audit_texts(whole, None, None, is_valid=np.array([False, True, False, True]))
+    assert {f.code: f.where for f in parted} == {
+        "near_duplicate": ("b.csv:3 ~ a.csv:2",),
+        "valid_near_train": ("b.csv:3 ~ a.csv:2",),
+    }
+    together = audit_texts(whole, None, None, is_valid=np.array([True, False, False, True]))
+    assert [f.code for f in together] == ["near_duplicate"]
+
+
+def test_bad_rows_of_several_files_are_told_together():
+    bad = BadRow("a.csv:9", "it is too short", "")
+    first = replace(examples(["some text"], None, "a.csv"), bad_rows=(bad,), n_bad_rows=1)
+    second = replace(examples(["more text"], None, "b.csv"), bad_rows=(bad, bad), n_bad_rows=2)
+    found = only(audit_texts(Joined((first, second)), None, None))
+    assert (found.code, found.count, len(found.where)) == ("bad_rows", 3, 3)

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.data.examples import Examples
 from headrace.data.read import Columns, read
-from headrace.data.several import choose, divide
+from headrace.data.several import Joined, choose, divide
 from headrace.errors import DataError
 
 
@@ -30,6 +30,24 @@ def texts(files: list[Examples], rows: list[np.ndarray]) -> set[str]:
         for one, chosen in zip(files, rows, strict=True)
         for text in one.take(chosen).texts()
     }
+
+
+def test_files_are_read_as_one_whatever_the_borders(files: list[Examples], tmp_path: Path) -> None:
+    files = [files[0].take([5, 7, 9]), file(["left out"], tmp_path).take([]), files[1].take([0, 31])]
+    expected = [text for one in files for text in one.texts()]
+    joined = Joined(tuple(files))
+    assert len(joined) == 5
+    assert not joined.is_pair
+    assert joined.column("text") == expected
+    for start in range(6):
+        for stop in range(start, 6):
+            assert joined.column("text", start, stop) == expected[start:stop]
+            assert joined.take(range(start, stop)).column("text") == expected[start:stop]
+    assert joined.take([1, 4]).column("text") == [expected[1], expected[4]]
+    assert [joined.where(row) for row in range(5)] == [one.where(row) for one in files for row in range(len(one))]
+    assert list(joined.batches(2)) == [(0, 2), (2, 4), (4, 5)]
+    with pytest.raises(IndexError):
+        joined.where(5)
 
 
 def test_each_row_is_on_one_side_and_equal_texts_of_two_files_are_on_the_same(files: list[Examples]) -> None:

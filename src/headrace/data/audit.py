@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from headrace.data.audited import Audited
 from headrace.data.equal_findings import conflicting_labels, conflicting_labels_across, duplicates, shared
-from headrace.data.examples import Examples, LabelSet
+from headrace.data.examples import Examples, LabelSet, TextRows
 from headrace.data.finding import MAX_SHOWN_ROWS, Finding, rows_in_words
 from headrace.data.label_findings import label_not_in_valid, rarely_scored_label, train_label_findings
 from headrace.data.near_findings import near_findings
 from headrace.data.split import text_keys
 from headrace.data.text_findings import text_findings
 
-__all__ = ["Finding", "audit", "shared_rows"]
+__all__ = ["Finding", "audit", "audit_texts", "shared_rows"]
 
 
 def audit(
@@ -45,10 +46,7 @@ def audit(
         ("test", test),
     )
     parts = [Audited(name, part) for name, part in given if part is not None]
-    found: list[Finding | None] = []
-    for part in parts:
-        found += [_bad_rows(part), *text_findings(part.name, part.examples), duplicates(part), conflicting_labels(part)]
-    found += train_label_findings(train, labels)
+    found = [*_in_each(parts), *map(conflicting_labels, parts), *train_label_findings(train, labels)]
     if valid is not None:
         found.append(label_not_in_valid(valid, labels))
     for name, scored in (("validation", valid), ("test", test)):  # validation picks epoch and thresholds
@@ -58,13 +56,42 @@ def audit(
         found += [shared(part, earlier), conflicting_labels_across(part, earlier)]
     is_valid = None if divided is None or valid is None else np.isin(divided.rows, valid.rows)
     found += near_findings(parts, is_valid=is_valid)
-    rank = {"error": 0, "warning": 1, "note": 2}
-    return sorted((finding for finding in found if finding is not None), key=lambda finding: rank[finding.severity])
+    return _worst_first(found)
+
+
+def audit_texts(
+    train: TextRows, valid: TextRows | None, test: TextRows | None, *, is_valid: np.ndarray | None = None
+) -> list[Finding]:
+    """Return the findings about texts that are read without their labels, as by a language model; the worst first.
+
+    Test is not compared with the others: that a language model reads its texts may be meant.
+
+    Args:
+        train: Training texts; with `is_valid` those of validation, too.
+        valid: Texts of a validation file.
+        test: Test texts.
+        is_valid: [rows] bool, which rows of `train` were split off for validation.
+    """
+    compared = [Audited(name, part) for name, part in (("training", train), ("validation", valid)) if part is not None]
+    found = list(_in_each(compared if test is None else [*compared, Audited("test", test)]))
+    found += [shared(part, earlier) for earlier, part in itertools.combinations(compared, 2)]
+    return _worst_first([*found, *near_findings(compared, is_valid=is_valid)])
 
 
 def shared_rows(train: Examples, other: Examples) -> np.ndarray:
     """Return the positions in `other`, int64, sorted, of rows whose folded text occurs in `train`."""
     return np.flatnonzero(np.isin(text_keys(other), text_keys(train)))
+
+
+def _in_each(parts: Iterable[Audited]) -> Iterator[Finding | None]:
+    """Yield what is wrong inside each part, whatever its labels."""
+    for part in parts:
+        yield from (_bad_rows(part), *text_findings(part.name, part.examples), duplicates(part))
+
+
+def _worst_first(found: Iterable[Finding | None]) -> list[Finding]:
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return sorted((finding for finding in found if finding is not None), key=lambda finding: rank[finding.severity])
 
 
 def _bad_rows(part: Audited) -> Finding | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from headrace.data.examples import Examples
+from headrace.data.examples import Examples, TextRows
 from headrace.data.labels import label_sets
 from headrace.data.split import text_keys
 
@@ -17,7 +17,7 @@ class Audited:
     """A split: what messages call it (`training`, `validation` or `test`) and its rows."""
 
     name: str
-    examples: Examples
+    examples: TextRows
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -29,8 +29,15 @@ class Audited:
 
     @cached_property
     def label_sets(self) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-        """What `headrace.data.labels.label_sets` gives."""
+        """What `headrace.data.labels.label_sets` gives; without labels each row has the empty set."""
+        if not isinstance(self.examples, Examples):
+            return np.zeros(len(self), dtype=np.int32), [()]
         return label_sets(self.examples)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the rows have labels."""
+        return isinstance(self.examples, Examples) and self.examples.is_labelled
 
     def first_rows(self, keys: np.ndarray) -> list[int]:
         """Return the first row of each of these few keys, all of which occur."""

@@ -96,7 +96,7 @@ def _contradicted(part: Audited, other: Audited) -> tuple[np.ndarray, np.ndarray
         Two times [rows] int64, by position in `part`; none if one of the two has no labels.
     """
     none = np.empty(0, dtype=np.int64)
-    if not (part.examples.is_labelled and other.examples.is_labelled):
+    if not (part.is_labelled and other.is_labelled):
         return none, none
     rows = np.flatnonzero(np.isin(part.keys, other.keys))
     if len(rows) == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,36 @@ LABEL = "label"
 ROW = "row"
 FILE = "file"
 SLICE = "slice:"
+
+
+class TextRows(Protocol):
+    """What looking at texts alone needs: rows of one source, or of several as one."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether each row is a pair of texts."""
+
+    @property
+    def bad_rows(self) -> tuple[BadRow, ...]:
+        """The first of the rows that were left out."""
+
+    @property
+    def n_bad_rows(self) -> int:
+        """How many were left out."""
+
+    def take(self, positions: np.ndarray | Sequence[int], /) -> TextRows:
+        """Return the view of these positions, which ascend."""
+
+    def column(self, name: str, start: int = 0, stop: int | None = None, /) -> list[Any]:
+        """Return a column's values of rows [start, stop)."""
+
+    def batches(self, size: int = 8192, /) -> Iterator[tuple[int, int]]:
+        """Yield (start, stop) of consecutive rows."""
+
+    def where(self, position: int, /) -> str:
+        """Return `file:row` of one row."""
 
 
 @dataclass(frozen=True)

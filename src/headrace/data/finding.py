@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from headrace.data.examples import Examples
+from headrace.data.examples import TextRows
 
 MAX_SHOWN_ROWS = 10
 MAX_SHOWN_LABELS = 5
@@ -37,16 +37,26 @@ class Finding:
     where: tuple[str, ...]
     next: str
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Finding:
+        """Return the finding that was written as JSON.
 
-def shown_rows(examples: Examples, positions: Sequence[int] | np.ndarray) -> tuple[str, ...]:
+        Raises:
+            TypeError: A field is missing, or there are others.
+            KeyError: The same.
+        """
+        return cls(**{**kept, "where": tuple(kept["where"])})
+
+
+def shown_rows(examples: TextRows, positions: Sequence[int] | np.ndarray) -> tuple[str, ...]:
     """Return `file:row` of the first ten of these rows."""
     return tuple(examples.where(int(position)) for position in positions[:MAX_SHOWN_ROWS])
 
 
 def shown_pairs(
-    examples: Examples,
+    examples: TextRows,
     rows: Sequence[int] | np.ndarray,
-    others: Examples,
+    others: TextRows,
     partners: Sequence[int] | np.ndarray,
     mark: str,
 ) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def kept_findings(cache: Path, *depends_on: str, compute: Callable[[], list[Find
     """
     path = _path(cache, "findings", depends_on, "json")
     try:
-        return [Finding(**{**found, "where": tuple(found["where"])}) for found in json.loads(path.read_text("utf-8"))]
+        return [Finding.of(found) for found in json.loads(path.read_text("utf-8"))]
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError) as error:

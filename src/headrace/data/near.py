@@ -17,7 +17,7 @@ from types import TracebackType
 import numpy as np
 from rensa import RMinHash
 
-from headrace.data.examples import Examples
+from headrace.data.examples import Examples, TextRows
 from headrace.data.shingles import Shingles, in_groups, jaccard, joined
 from headrace.data.split import seeded, text_keys
 from headrace.errors import DataError
@@ -79,7 +79,7 @@ class Sketch:
         Sketching", in rensa's variant.
     """
 
-    def __init__(self, examples: Examples, keys: np.ndarray | None = None, *, threshold: float = THRESHOLD) -> None:
+    def __init__(self, examples: TextRows, keys: np.ndarray | None = None, *, threshold: float = THRESHOLD) -> None:
         self.examples = examples
         self.threshold = threshold
         self.keys = text_keys(examples) if keys is None else keys

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.data.examples import PAIR, TEXT, Examples
+from headrace.data.examples import PAIR, TEXT, TextRows
 from headrace.data.split import folded, seeded
 
 N_CHARACTERS = 5
@@ -73,7 +73,7 @@ def shingles(texts: Sequence[str], *, seed: int = 0) -> Shingles:
     return Shingles(numbers[kept], np.concatenate(([0], np.cumsum(counts))))
 
 
-def in_groups(examples: Examples, positions: np.ndarray) -> Iterator[tuple[int, list[list[str]]]]:
+def in_groups(examples: TextRows, positions: np.ndarray) -> Iterator[tuple[int, list[list[str]]]]:
     """Yield the folded texts of these rows a few at a time, so that memory does not grow with the texts.
 
     Yields:

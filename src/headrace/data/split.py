@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.data._stratify import Groups, deal
-from headrace.data.examples import PAIR, TEXT, Examples
+from headrace.data.examples import PAIR, TEXT, Examples, TextRows
 from headrace.data.labels import label_sets
 from headrace.errors import DataError
 
@@ -27,7 +27,7 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", caseless).split())
 
 
-def text_keys(examples: Examples) -> np.ndarray:
+def text_keys(examples: TextRows) -> np.ndarray:
     """Return a hash of each row's folded text (of both texts of a pair), [rows] uint64.
 
     Rows with equal keys are taken for equal: among 1,000,000 texts two different ones share a key with a chance of
@@ -122,7 +122,7 @@ def seeded(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64)
 
 
-def _keys(examples: Examples, form: Callable[[str], str]) -> np.ndarray:
+def _keys(examples: TextRows, form: Callable[[str], str]) -> np.ndarray:
     keys = np.empty(len(examples), dtype=np.uint64)
     for start, stop in examples.batches():
         texts = [form(text) for text in examples.column(TEXT, start, stop)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from headrace.data.examples import PAIR, TEXT, Examples
+from headrace.data.examples import PAIR, TEXT, TextRows
 from headrace.data.finding import Finding, have, rows_in_words, shown_rows
 
 MIN_WORD_CHARACTERS = 3
@@ -29,7 +29,7 @@ class _Found:
     repaired: tuple[str, str] = ("", "")
 
 
-def text_findings(name: str, examples: Examples) -> list[Finding]:
+def text_findings(name: str, examples: TextRows) -> list[Finding]:
     """Return what is wrong with single texts of one split, which `name` names, in one pass over them."""
     found = _look(examples)
     every = [
@@ -54,8 +54,8 @@ def repaired(text: str) -> str:
     return ftfy.fix_encoding(text) if is_bad(text) else text
 
 
-def _look(examples: Examples) -> _Found:
-    columns = [column for column in (TEXT, PAIR) if column in examples.table.column_names]
+def _look(examples: TextRows) -> _Found:
+    columns = [TEXT, PAIR] if examples.is_pair else [TEXT]
     found = _Found()
     for start, stop in examples.batches():
         empty: set[int] = set()
@@ -77,7 +77,7 @@ def _look(examples: Examples) -> _Found:
     return found
 
 
-def _empty(name: str, examples: Examples, rows: list[int]) -> Finding | None:
+def _empty(name: str, examples: TextRows, rows: list[int]) -> Finding | None:
     if not rows:
         return None
     return Finding(
@@ -90,7 +90,7 @@ def _empty(name: str, examples: Examples, rows: list[int]) -> Finding | None:
     )
 
 
-def _nearly_empty(name: str, examples: Examples, rows: list[int]) -> Finding | None:
+def _nearly_empty(name: str, examples: TextRows, rows: list[int]) -> Finding | None:
     if not rows:
         return None
     return Finding(
@@ -104,7 +104,7 @@ def _nearly_empty(name: str, examples: Examples, rows: list[int]) -> Finding | N
     )
 
 
-def _mojibake(name: str, examples: Examples, found: _Found) -> Finding | None:
+def _mojibake(name: str, examples: TextRows, found: _Found) -> Finding | None:
     rows = found.garbled
     if not rows:
         return None

@@ -224,7 +224,7 @@ def _finished(recipe: Recipe, folder: RunFolder) -> Run | None:
     report = unchanged_report(recipe, folder)
     if report is None or not evaluated_so(recipe.values, report):
         return None
-    findings = tuple(Finding(**{**found, "where": tuple(found["where"])}) for found in report["findings"])
+    findings = tuple(map(Finding.of, report["findings"]))
     return Run(folder.path, folder.bundle, Evaluation.from_dict(report), findings, report["timing"], True)
 
 

@@ -14,7 +14,7 @@ from headrace.bundle.language_model import WHOLE_TEXT, predicted_by
 from headrace.data.examples import BadRow, Examples
 from headrace.data.kept import kept_arrays
 from headrace.data.read import Columns, read
-from headrace.data.several import choose, divide
+from headrace.data.several import Joined, choose, divide
 from headrace.data.split import text_keys
 from headrace.errors import DataError
 from headrace.files import cache_folder, sha256_of
@@ -46,11 +46,7 @@ class Texts:
 
     def where(self, position: int) -> str:
         """Return `file:row` of one text, for messages."""
-        for file in self.files:
-            if position < len(file):
-                return file.where(position)
-            position -= len(file)
-        raise IndexError(position)
+        return Joined(self.files).where(position)
 
     def texts(self, most: int) -> list[Any]:
         """Return the first texts, at most so many."""

@@ -96,3 +96,5 @@ def test_bars_are_in_proportion_and_show_the_cut() -> None:
         "16 to 99   0",
     ]
     assert bars(Histogram([0, 1, 2], [1000, 1]), max_length=8, width=4) == ["0  ████ 1,000", "1  ▏ 1"]
+    assert bars(Histogram([0, 1, 2], [1000, 1]), max_length=None, width=4) == ["0  ████ 1,000", "1  ▏ 1"]
+    assert bars(Histogram([0, 1, 2], [1, 1]), max_length=1, key="a.b", width=1)[1] == "   ---- cut here: a.b 1 ----"

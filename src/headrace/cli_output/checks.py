@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from headrace.cli_output.findings import finding_parts, verdict_line
 from headrace.cli_output.language_models import language_check_answer, language_parts
+from headrace.cli_output.lengths import histogram_part, length_advice
 from headrace.cli_output.shown import Answer, Part, Styled, Table
 
 if TYPE_CHECKING:
     from headrace.check import Check, LanguageCheck
 
-MAX_SHOWN_FINDINGS = 30
 MAX_SHOWN_LABELS = 50
 MAX_SHOWN_CO_OCCURRENCE = 12
 N_SHOWN_SUSPECTS = 20
-N_SHOWN_PLACES = 5
 MAX_SHOWN_SUSPECT = 100
 
 
@@ -34,9 +34,8 @@ def check_answer(found: Check | LanguageCheck, *, recipe: str) -> Answer:
     title = f"{check.recipe}: {check.task}, {len(check.labels)} labels, {check.n_steps:,} steps of training"
     parts = [title] if check.language_model is None else [*language_parts(check.language_model), title]
     parts += [*_count_parts(check), *_length_parts(check), *_batch_parts(check)]
-    parts += [*_forecast_parts(check), *_finding_parts(check), *_suspect_parts(check)]
-    verdict = "nothing to mend" if check.is_clean else "mend these, or accept them by their codes in data.allow"
-    parts.append(f"{verdict}; next: headrace fit {recipe}")
+    parts += [*_forecast_parts(check), *finding_parts(check.findings), *_suspect_parts(check)]
+    parts.append(verdict_line(is_clean=check.is_clean, recipe=recipe))
     return Answer(check.as_dict(), parts, exit_code=0 if check.is_clean else 1)
 
 
@@ -76,8 +75,6 @@ def _count_parts(check: Check) -> list[Part]:
 
 
 def _length_parts(check: Check) -> list[Part]:
-    from headrace.text.statistics import bars
-
     header = ("tokens", "mean", "median", "95 %", "longest", "texts cut", "tokens cut", "unknown")
     rows = []
     for split in check.splits:
@@ -85,18 +82,11 @@ def _length_parts(check: Check) -> list[Part]:
         shares = (_percent(found.cut_share), _percent(found.tokens_cut_share), f"{100 * found.unknown_share:.2f} %")
         whole = (f"{found.mean:,.1f}", *(f"{n:,}" for n in (found.median, found.p95, found.longest)))
         rows.append((split.name, *whole, *shares))
-    padding, suggested = check.padding, check.suggested_max_length
-    advice = f"data.max_length is {check.max_length:,}; "
-    if suggested == check.max_length:
-        advice += "no other value is suggested"
-    elif check.splits[0].lengths.p95 > suggested:
-        advice += f"{suggested:,} is the most that the backbone takes"
-    else:
-        advice += f"{suggested:,} would keep 95 % of the training texts whole"
+    padding, training = check.padding, check.splits[0].lengths
     return [
         Table(header, rows),
-        "training texts by tokens:\n" + "\n".join(bars(check.splits[0].lengths.histogram, max_length=check.max_length)),
-        advice,
+        histogram_part(training, max_length=check.max_length),
+        length_advice(training, max_length=check.max_length, suggested=check.suggested_max_length),
         f"padding: {_percent(padding.to_max_length)} if all texts were padded to {check.max_length:,} tokens, "
         f"{_percent(padding.to_longest)} to the longest of a random step, {_percent(padding.in_micro_batches)} in "
         "micro-batches of like length, none where the encoder lays texts end to end (on a CPU, if it can)",
@@ -125,18 +115,6 @@ def _token(token: Any) -> tuple[str, str]:
     return (f" {shown} ", "reverse") if token.is_special else (shown, "")
 
 
-def _finding_parts(check: Check) -> list[Part]:
-    parts: list[Part] = []
-    for severity, style in (("error", "bold red"), ("warning", "yellow"), ("note", "dim")):
-        found = [finding for finding in check.findings if finding.severity == severity]
-        if found:
-            parts.append(Styled([(f"{severity}s: {len(found)}", style)]))
-        parts += [finding_line(finding) for finding in found[:MAX_SHOWN_FINDINGS]]
-        if len(found) > MAX_SHOWN_FINDINGS:
-            parts.append(f"… and {len(found) - MAX_SHOWN_FINDINGS} more")
-    return parts
-
-
 def _suspect_parts(check: Check) -> list[Part]:
     found = check.suspects
     if found is None:
@@ -156,12 +134,3 @@ def _suspect_parts(check: Check) -> list[Part]:
         f"are merely hard included; --json lists {len(found.rows):,}",
         Table(("row", "label", "rather", "score", "text"), rows),
     ]
-
-
-def finding_line(finding: Any) -> str:
-    """Return a finding on up to three lines: what, the first few places, what to do."""
-    line = f"{finding.severity} [{finding.code}]: {finding.what}"
-    if finding.where:
-        more = " …" if len(finding.where) > N_SHOWN_PLACES else ""
-        line += f"\n  where: {', '.join(finding.where[:N_SHOWN_PLACES])}{more}"
-    return f"{line}\n  next:  {finding.next}" if finding.next else line

@@ -183,11 +183,13 @@ def padding_share(lengths: np.ndarray) -> float:
     return round(1 - _ratio(int(np.sum(lengths)), len(lengths) * int(np.max(lengths))), 4)
 
 
-def bars(histogram: Histogram, *, max_length: int, width: int = 40) -> list[str]:
+def bars(histogram: Histogram, *, max_length: int | None, key: str = "data.max_length", width: int = 40) -> list[str]:
     """Return the histogram as lines of text, with a line where `max_length` cuts.
 
     Args:
-        max_length: Tokens kept; its line stands before the first bin of longer texts alone.
+        histogram: Texts by length.
+        max_length: Tokens kept; its line stands before the first bin of longer texts alone. None for no cut.
+        key: The recipe's key for it.
         width: Characters of the longest bar.
     """
     largest = max([*histogram.counts, 1])
@@ -196,9 +198,9 @@ def bars(histogram: Histogram, *, max_length: int, width: int = 40) -> list[str]
     left = max(map(len, names))
     lines, is_marked = [], False
     for name, (low, _), count in zip(names, bins, histogram.counts, strict=True):
-        if low > max_length - 1 and not is_marked:
+        if max_length is not None and low > max_length - 1 and not is_marked:
             is_marked = True
-            lines.append(f"{'':>{left}}  ---- cut here: data.max_length {max_length:,} ----")
+            lines.append(f"{'':>{left}}  ---- cut here: {key} {max_length:,} ----")
         eighths = max(round(8 * width * count / largest), int(count > 0))
         bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
         lines.append(f"{name:>{left}}  {bar} {count:,}".rstrip())

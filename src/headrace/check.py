@@ -12,8 +12,9 @@ from headrace.plugins import LANGUAGE_MODEL, kind_of_task
 from headrace.recipe import Recipe, load_recipe
 from headrace.train.data import TextDataModule
 from headrace.train.fit import check_settings, data_plan
+from headrace.train.language.findings import language_findings
 from headrace.train.language.nested import language_values
-from headrace.train.language.prepare import overlap
+from headrace.train.language.prepare import LanguageData, overlap
 from headrace.train.language.summary import LanguageCheck, check_language_model, look_over_texts
 from headrace.train.prepare import prepare
 from headrace.train.rehearse import refuse_late_faults, rehearse
@@ -37,8 +38,8 @@ def check(
     Args:
         recipe: A file, the name of a shipped recipe, a mapping, or a Recipe.
         overrides: `fit.epochs=5` and the like.
-        labels: Also rank the training rows by how likely they are mislabelled; needs cleanlab. Like a forecast, nothing
-            for a language model.
+        labels: Also rank the training rows by how likely they are mislabelled; needs cleanlab. A language model has
+            neither labels nor a forecast, and a note says so.
         forecast: Also forecast time and memory, from a probe of about ten seconds in a process of its own.
         progress: Told what is done, how far, and how much there is; 0 where nobody knows.
 
@@ -56,7 +57,7 @@ def _check(
 ) -> Check | LanguageCheck:
     values = resolved.values
     if values.task == LANGUAGE_MODEL:
-        return check_language_model(resolved, progress=progress)
+        return check_language_model(resolved, labels=labels, forecast=forecast, progress=progress)
     check_settings(values)
     fit, texts = values.fit, None
     if values.language_model is not None:
@@ -78,9 +79,8 @@ def _check(
         data, task=values.task, epochs=fit.epochs, max_length=values.data.max_length, recipe=resolved.name
     )
     if texts is not None:
-        before = look_over_texts(language_values(values), texts, recipe=f"language_model of {resolved.name}")
         shared = None if prepared.test is None else overlap(prepared.test.examples, texts.train.files)
-        found = replace(found, language_model=replace(before, test_share=shared))
+        found = replace(found, language_model=replace(_before(resolved, texts), test_share=shared))
     if labels:
         found = replace(found, suspects=_suspects(data, values.task, values.seed))
     if forecast:
@@ -91,6 +91,16 @@ def _check(
             foreseen["note"] = "; ".join(filter(None, ["of the classifier alone", foreseen["note"]]))
         found = replace(found, forecast=foreseen)
     return found
+
+
+def _before(recipe: Recipe, texts: LanguageData) -> LanguageCheck:
+    """Return what the language model before the classifier would read."""
+    block, values = recipe.values.language_model, language_values(recipe.values)
+    name = f"language_model of {recipe.name}"
+    if block is not None and not (block.train or block.valid or block.text):
+        notes = ["it reads data.train, whose findings stand with the classifier"]
+        return look_over_texts(values, texts, recipe=name, notes=notes)
+    return look_over_texts(values, texts, recipe=name, findings=language_findings(values, texts))
 
 
 def _suspects(data: TextDataModule, task: str, seed: int) -> Suspects:

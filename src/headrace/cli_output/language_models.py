@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.cli_output.findings import finding_parts, verdict_line
+from headrace.cli_output.lengths import histogram_part, length_advice
 from headrace.cli_output.shown import Answer, Part, Styled, Table
 
 if TYPE_CHECKING:
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 def language_check_answer(check: LanguageCheck, *, recipe: str) -> Answer:
     """Answer `check` of a recipe with `task: language_model`."""
-    return Answer(check.as_dict(), [*language_parts(check), f"no label is read; next: headrace fit {recipe}"])
+    parts = [*language_parts(check), verdict_line(is_clean=check.is_clean, recipe=recipe)]
+    return Answer(check.as_dict(), parts, exit_code=0 if check.is_clean else 1)
 
 
 def language_parts(check: LanguageCheck) -> list[Part]:
@@ -39,7 +42,15 @@ def language_parts(check: LanguageCheck) -> list[Part]:
     parts: list[Part] = [title, Table(header, splits), Table(("file", "read for", "texts"), files)]
     if check.test_share:
         parts.append(f"note: {100 * check.test_share:.1f} % of the test texts stand among the training texts, too")
-    return [*parts, *_batch(check)]
+    return [*parts, *_lengths(check), *_batch(check), *check.notes, *finding_parts(check.findings)]
+
+
+def _lengths(check: LanguageCheck) -> list[Part]:
+    lengths, key = check.splits[0].lengths, check.max_length_key
+    parts: list[Part] = [histogram_part(lengths, max_length=check.max_length, key=key)]
+    if check.max_length is not None and check.suggested_max_length is not None:
+        parts.append(length_advice(lengths, max_length=check.max_length, suggested=check.suggested_max_length, key=key))
+    return parts
 
 
 def _batch(check: LanguageCheck) -> list[Part]:
@@ -67,7 +78,7 @@ def language_run_answer(run: Run) -> Answer:
         "was_finished": run.was_finished,
         "evaluation": run.evaluation.as_dict(),
         "timing": dict(run.timing),
-        "findings": [],
+        "findings": list(run.findings),
     }
     places = [("run", folder), ("report", folder / "report.html"), ("bundle", bundle)]
     shown = "\n".join(f"{name + ':':<8} {path}" for name, path in places)

@@ -49,7 +49,7 @@ SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
     settings,
 )
 #: Those of a language model's own report.
-LANGUAGE_MODEL_SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (texts, training, settings)
+LANGUAGE_MODEL_SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (look, texts, training, settings)
 _AGAINST_BASELINE = {1: "Better than the baseline", 0: "No clear gain over the baseline", -1: "Worse than the baseline"}
 _MAJORITY = 6  # its series: grey
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)

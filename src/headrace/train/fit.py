@@ -109,7 +109,7 @@ def fit(
                     from headrace.train.language.fit import fit_language_model
 
                     resolved = with_files(resolved, {"train": train, "valid": valid, "test": test})
-                    return fit_language_model(resolved, folder, signals, say, force=force)
+                    return fit_language_model(resolved, folder, signals, say, force=force, strict=strict)
                 resolved = with_sources(
                     resolved,
                     {"train": train, "valid": valid, "test": test},
@@ -147,7 +147,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     done = None if force else _finished(recipe, folder)
     if done is not None:
         say(f"already finished: {folder.path} holds this run; nothing was trained")
-        _stop_at_findings(done.findings, strict=strict)
+        stop_at_findings(done.findings, strict=strict)
         return done
     check_settings(values)
     if values.language_model is not None:
@@ -155,15 +155,13 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
         from headrace.train.rehearse import rehearse
 
         rows = read_rows(data_plan(values), progress=telling(say))
-        _stop_at_findings(rows.findings, strict=strict)
+        stop_at_findings(rows.findings, strict=strict)
         rehearse(values, rows.labels, progress=telling(say))
-        values = fit_before_classifier(recipe, folder, signals, say, force=force)
+        values = fit_before_classifier(recipe, folder, signals, say, force=force, strict=strict)
 
     prepared = prepare(data_plan(values), progress=telling(say))
     say(_counts_line(prepared))
-    for finding in prepared.findings:
-        say(f"{finding.severity}: {finding.what}")
-    _stop_at_findings(prepared.findings, strict=strict)
+    tell_findings(prepared.findings, say, strict=strict)
 
     # Lightning and the model are imported only when the data have been found good.
     from headrace.train.checkpoints import best_file
@@ -209,7 +207,23 @@ class _Findings(HeadraceError):
     exit_code = 1
 
 
-def _stop_at_findings(findings: Iterable[Finding], *, strict: bool) -> None:
+def tell_findings(findings: Iterable[Finding], say: Echo, *, strict: bool) -> None:
+    """Say what the audit has found.
+
+    Raises:
+        HeadraceError: It is serious, and `strict` holds.
+    """
+    for finding in findings:
+        say(f"{finding.severity}: {finding.what}")
+    stop_at_findings(findings, strict=strict)
+
+
+def stop_at_findings(findings: Iterable[Finding], *, strict: bool) -> None:
+    """Stop, with exit code 1, at what the audit has found.
+
+    Raises:
+        HeadraceError: It is serious, and `strict` holds.
+    """
     serious = [finding for finding in findings if finding.severity != "note"]
     if strict and serious:
         raise _Findings(

@@ -151,7 +151,8 @@ class Check:
     @property
     def is_clean(self) -> bool:
         """Whether nothing was found that somebody should look at; notes and suspects do not count."""
-        return not any(finding.severity in _SERIOUS for finding in self.findings)
+        before = self.language_model is None or self.language_model.is_clean
+        return before and not any(finding.severity in _SERIOUS for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the `--json` output shows it.

@@ -25,7 +25,7 @@ def language_model_head(report: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": sentence_of(report),
         "tone": "unknown",
         "tone_words": "",
-        "points": [{"tone": "look", "text": note} for note in _notes(report)],
+        "points": [{"tone": "look", "text": note} for note in (*_notes(report), *_of_findings(report, "below"))],
         "against": None,
     }
 
@@ -60,7 +60,7 @@ def _inner(report: Mapping[str, Any], key: str, title: str) -> Section | None:
     curves = training(inner)
     content = {
         "sentence": sentence_of(inner),
-        "notes": _notes(inner),
+        "notes": [*_notes(inner), *_of_findings(inner, f"{key}/report.html")],
         "texts": None if (found := texts(inner)) is None else found.content,
         "curves": None if curves is None else curves.content,
     }
@@ -97,6 +97,13 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         if share:
             found.append(f"{percent(share)} of the {called} stand among the training texts, too.")
     return found
+
+
+def _of_findings(report: Mapping[str, Any], place: str) -> list[str]:
+    """Return a line on what the audit has found in the texts, if it is more than a note."""
+    found = [mapping(one) for one in listed(report.get("findings"))]
+    n = sum(one.get("severity") in ("error", "warning") for one in found)
+    return [f"{n} {'thing' if n == 1 else 'things'} to look at in the texts; see {place}."] if n else []
 
 
 def _split(key: str, split: Mapping[str, Any]) -> dict[str, str]:

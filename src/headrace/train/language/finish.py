@@ -12,6 +12,7 @@ from typing import Any
 from headrace.bundle import prove_in_fresh_process
 from headrace.bundle.about import versions as bundle_versions
 from headrace.bundle.language_model import LanguageAbout, LanguageModelBundle
+from headrace.data.audit import Finding
 from headrace.errors import RunError
 from headrace.evaluation import Evaluation, Interval
 from headrace.plugins import LANGUAGE_MODEL
@@ -33,7 +34,7 @@ from headrace.train.training import learning_scales
 PROOF_TEXTS = 8
 
 
-def finish_language_model(training: LanguageTraining, *, recipe: Recipe) -> Run:
+def finish_language_model(training: LanguageTraining, *, recipe: Recipe, findings: tuple[Finding, ...]) -> Run:
     """Measure the best checkpoint, save and prove the bundle, write the report; return the finished run."""
     progress = training.result()
     folder = training.folder
@@ -62,9 +63,10 @@ def finish_language_model(training: LanguageTraining, *, recipe: Recipe) -> Run:
         name=recipe.name,
         kind=model.kind,
         training_curve=_curve(training, progress),
+        findings=[asdict(finding) for finding in findings],
     )
     write_page(folder.path, json.loads((folder.path / REPORT).read_text("utf-8")))
-    return Run(folder.path, bundle, evaluation, (), timing)
+    return Run(folder.path, bundle, evaluation, findings, timing)
 
 
 def _curve(training: LanguageTraining, progress: Progress) -> dict[str, Any]:

@@ -117,6 +117,11 @@ def new_head_line(model: LanguageModel) -> str | None:
     return "the weights have no masked-word head: a new one learns from the start"
 
 
+def weights_lines(values: RecipeValues, model: LanguageModel) -> list[str]:
+    """Return what a person should know of the weights with which the training begins."""
+    return [line for line in (matched_line(values, model.backbone), new_head_line(model)) if line is not None]
+
+
 def check_words(backbone: str, tokenizer: Tokenizer) -> None:
     """Refuse texts that were cut into other words than those that a language model's encoder knows.
 

@@ -24,7 +24,7 @@ BACKWARD_FOLDER = "language_model_backward"
 
 
 def fit_before_classifier(
-    recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool = False
+    recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, force: bool = False, strict: bool = False
 ) -> RecipeValues:
     """Train the language model of a classifier's recipe in a folder of its own inside the run; two for both directions.
 
@@ -56,7 +56,7 @@ def fit_before_classifier(
         with inner.lock():
             try:
                 with _named_as_block(values):
-                    fit_language_model(own, inner, signals, told, force=force, keeps_same=True)
+                    fit_language_model(own, inner, signals, told, force=force, keeps_same=True, strict=strict)
             except BaseException as error:  # its folder tells what ended it, as the run's own does
                 tell_status(inner, error, own.values, told)
                 raise
@@ -121,7 +121,7 @@ def language_values(values: RecipeValues, *, direction: str | None = None) -> Re
         "text": block.text or data.text,
         "limit": block.limit if own or block.limit else data.limit,
         "max_length": block.max_length or data.max_length,
-        **{name: getattr(data, name) for name in ("truncate", "url", "sha256", "on_bad_row", "encoding")},
+        **{name: getattr(data, name) for name in ("truncate", "url", "sha256", "on_bad_row", "encoding", "allow")},
     }
     fit = block.model_dump(include=set(FitSettings.model_fields))
     # the classifier's own drop_mult is nothing to a language model that has one

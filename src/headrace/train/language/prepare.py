@@ -101,6 +101,12 @@ def max_length_of(values: RecipeValues) -> int | None:
     return values.data.max_length
 
 
+def max_length_key(values: RecipeValues) -> str:
+    """Return which key of the recipe says how many tokens of a text are kept."""
+    is_own = block_of(values).max_length is not None or predicted_by(values.backbone.name) == NEXT_WORD
+    return "language_model.max_length" if is_own else "data.max_length"
+
+
 def columns_of(values: RecipeValues) -> tuple[str, ...]:
     """Return the texts' column, or the two of a pair."""
     text = values.data.text

@@ -18,6 +18,7 @@ from headrace.cli_output import (
     comparison_answer,
     counted,
     demo_answer,
+    embedded_answer,
     evaluation_answer,
     explained_answer,
     exported_answer,
@@ -318,9 +319,7 @@ def embed(
 
     where: Where = {"device": device, "precision": precision}
     n_rows, width = embed_file(bundle, file, out, pool=pool, progress=counted("embedded"), **where)
-    value = {"out": str(out), "n_rows": n_rows, "width": width, "pool": pool}
-    of_tokens = " for each token" if pool == "none" else ""
-    return Answer(value, [f"{n_rows:,} texts, a vector of width {width}{of_tokens}: {out}"])
+    return embedded_answer(out, n_rows=n_rows, width=width, pool=pool)
 
 
 @app.command()

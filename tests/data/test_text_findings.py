@@ -76,3 +76,17 @@ def test_what_cannot_be_repaired_surely_is_left():
     for text in [*GOOD, "the sign Ã.", "���"]:
         assert repaired(text) == text
     assert repaired("voilÃ\xa0 l’Ã©tÃ©") == "voilà l’été"
+
+
+def test_a_text_that_took_in_other_rows_is_told_and_a_long_one_is_not():
+    texts = [f"text number {number} " * 20 for number in range(300)]
+    assert codes([*texts, "a long text. " * 700]) == []
+    assert codes(["short"] * 300 + ["four thousand letters"[:4] * 1000]) == []
+    (found,) = text_findings("training", rows([*texts, "one row\tentailment\nand the next. " * 900]))
+    assert (found.severity, found.code, found.where) == ("warning", "swollen_text", ("a.csv:302",))
+    assert "1 row of the training data has a text of 29,700 characters, where 99 of 100 have at most 320" in found.what
+
+
+def test_the_longer_text_of_a_pair_counts():
+    found = text_findings("test", rows(["a premise"] * 200, ["a hypothesis"] * 199 + ["row after row, " * 500]))
+    assert [(f.code, f.where) for f in found] == [("swollen_text", ("a.csv:201",))]

@@ -3,6 +3,7 @@
 from headrace.cli_output.answers import (
     comparison_answer,
     demo_answer,
+    embedded_answer,
     evaluation_answer,
     explained_answer,
     exported_answer,
@@ -24,6 +25,7 @@ __all__ = [
     "comparison_answer",
     "counted",
     "demo_answer",
+    "embedded_answer",
     "evaluation_answer",
     "explained_answer",
     "exported_answer",

@@ -145,6 +145,13 @@ def explained_answer(explanation: Explanation, html: Path | None) -> Answer:
     return Answer({**explanation.as_dict(), "html": html}, [Styled(as_styled(explanation)), *places])
 
 
+def embedded_answer(out: Path, *, n_rows: int, width: int, pool: str) -> Answer:
+    """Answer `embed`."""
+    value = {"out": str(out), "n_rows": n_rows, "width": width, "pool": pool}
+    of_tokens = " for each token" if pool == "none" else ""
+    return Answer(value, [f"{n_rows:,} texts, a vector of width {width}{of_tokens}: {out}"])
+
+
 def exported_answer(exported: Exported) -> Answer:
     """Answer `export`."""
     value = {

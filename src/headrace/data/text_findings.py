@@ -1,9 +1,12 @@
-"""Findings about single texts: empty ones, nearly empty ones, and ones that were decoded wrongly."""
+"""Findings about single texts: empty, nearly empty or swollen ones, and ones that were decoded wrongly."""
 
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from headrace.data.examples import PAIR, TEXT, TextRows
 from headrace.data.finding import Finding, have, rows_in_words, shown_rows
@@ -12,6 +15,9 @@ MIN_WORD_CHARACTERS = 3
 # A file that was decoded wrongly has it in many rows; a few stray characters in a few rows cost a model nothing.
 MIN_MOJIBAKE_SHARE = 0.01
 MIN_MOJIBAKE_ROWS = 3
+# So many times as long as 99 texts of 100, and of so many characters: no such text is in IMDb, whose reviews differ much.
+SWOLLEN_TIMES = 30
+MIN_SWOLLEN_CHARACTERS = 5_000
 # A character of a script without spaces may be a word: one is enough.
 _WORDS = re.compile(
     r"[\u1100-\u11ff\u2e80-\u303f\u3040-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W_](?:.*?[^\W_]){2}", re.S
@@ -27,6 +33,7 @@ class _Found:
     nearly_empty: list[int] = field(default_factory=list)
     garbled: list[int] = field(default_factory=list)
     repaired: tuple[str, str] = ("", "")
+    lengths: array[int] = field(default_factory=lambda: array("I"))
 
 
 def text_findings(name: str, examples: TextRows) -> list[Finding]:
@@ -35,6 +42,7 @@ def text_findings(name: str, examples: TextRows) -> list[Finding]:
     every = [
         _empty(name, examples, found.empty),
         _nearly_empty(name, examples, found.nearly_empty),
+        _swollen(name, examples, found.lengths),
         _mojibake(name, examples, found),
     ]
     return [finding for finding in every if finding is not None]
@@ -61,8 +69,10 @@ def _look(examples: TextRows) -> _Found:
         empty: set[int] = set()
         short: set[int] = set()
         garbled: set[int] = set()
+        longest = [0] * (stop - start)
         for column in columns:
             for position, text in enumerate(examples.column(column, start, stop), start):
+                longest[position - start] = max(longest[position - start], len(text))
                 if not text or text.isspace():
                     empty.add(position)
                 elif _WORDS.search(text) is None:
@@ -71,6 +81,7 @@ def _look(examples: TextRows) -> _Found:
                     if not (found.garbled or garbled):
                         found.repaired = (text, better)
                     garbled.add(position)
+        found.lengths.extend(longest)
         found.empty += sorted(empty)
         found.nearly_empty += sorted(short - empty)
         found.garbled += sorted(garbled)
@@ -101,6 +112,26 @@ def _nearly_empty(name: str, examples: TextRows, rows: list[int]) -> Finding | N
         len(rows),
         shown_rows(examples, rows),
         "leave the rows out unless such texts will be asked for",
+    )
+
+
+def _swollen(name: str, examples: TextRows, lengths: array[int]) -> Finding | None:
+    """Tell of texts that are too long to be one: a quote that was never closed, or lines that ran together."""
+    characters = np.frombuffer(lengths, dtype=np.uint32)
+    if not len(characters):
+        return None
+    usual = int(np.percentile(characters, 99, method="lower"))
+    rows = np.flatnonzero(characters > max(MIN_SWOLLEN_CHARACTERS, SWOLLEN_TIMES * usual)).tolist()
+    if not rows:
+        return None
+    return Finding(
+        "warning",
+        "swollen_text",
+        f"{rows_in_words(len(rows))} of the {name} data {have(len(rows))} a text of {characters[rows[0]]:,} characters, where 99 "
+        f"of 100 have at most {usual:,}: rows may have run into one",
+        len(rows),
+        shown_rows(examples, rows),
+        "look at the rows: a quote that is never closed takes in all rows behind it",
     )
 
 

@@ -387,9 +387,7 @@ def generate(
 def export(
     bundle: BundleFolder,
     to: Annotated[str, typer.Option("--to", help="transformers")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The folder to write; BUNDLE-transformers if not given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder; BUNDLE-transformers if not given.")] = None,
     json: Json = False,
 ) -> Answer:
     """Write a bundle as a folder that transformers' pipeline opens, with equal logits."""
@@ -398,5 +396,6 @@ def export(
 
     if to != "transformers":
         raise RecipeError(f"there is no export to {to!r}", where="--to", next=suggestion(to, ["transformers"]))
-    place = bundle.with_name(f"{bundle.resolve().name}-{to}") if out is None else out
-    return exported_answer(to_transformers(Bundle.load(bundle), place))
+    return exported_answer(
+        to_transformers(Bundle.load(bundle), out or bundle.with_name(f"{bundle.resolve().name}-{to}"))
+    )

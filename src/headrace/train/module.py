@@ -168,7 +168,7 @@ class ClassifierModule(SteppedModule):
         self.last_validated = (logits, targets)
         self.valid_metrics = self.measure(logits, targets)
         for name, value in self.valid_metrics.items():
-            self.log(f"valid/{name}", value, rank_zero_only=False, sync_dist=False)
+            self.log(f"valid/{name}", value, rank_zero_only=False, sync_dist=False, logger=self.logs_valid)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of test rows."""

@@ -125,17 +125,19 @@ def epoch_line(record: dict[str, Any], monitor: str) -> str:
 
 
 class Curves(lightning.Callback):
-    """Writes loss, learning rates and metrics to whatever loggers the Trainer has, against the global step."""
+    """Writes loss, learning rates and metrics to whatever loggers the Trainer has, against the global step.
 
-    def __init__(self, keeper: Keeper, *, every_steps: int) -> None:
-        self.keeper = keeper
+    It stands before the Keeper, which may end the training at a step: that step's values are written first.
+    """
+
+    def __init__(self, *, every_steps: int) -> None:
         self.every_steps = every_steps
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the step's loss and rates."""
-        step = self.keeper.progress.total
+        step = trainer.global_step
         if step % self.every_steps:
             return
         values = {"train/loss": float(outputs["loss"]), "train/gradient_norm": float(outputs["norm"])}
@@ -145,7 +147,7 @@ class Curves(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the validation metrics, and each label's ROC AUC on training and validation rows."""
-        if trainer.sanity_checking or not isinstance(pl_module, SteppedModule):
+        if trainer.sanity_checking or not trainer.loggers or not isinstance(pl_module, SteppedModule):
             return
         values = {f"valid/{name}": value for name, value in pl_module.valid_metrics.items()}
         if isinstance(pl_module, ClassifierModule):
@@ -153,7 +155,7 @@ class Curves(lightning.Callback):
             logits, targets = pl_module.take_seen()
             pl_module.put_seen(logits, targets)
             values |= per_label_auc(pl_module, logits, targets, split="train")
-        _log(trainer, values, self.keeper.progress.total)
+        _log(trainer, values, trainer.global_step)
 
 
 def per_label_auc(

@@ -314,6 +314,8 @@ class Keeper(lightning.Callback):
         progress = self.progress
         if self._saved_step == progress.total and progress.step:
             return
+        for one in trainer.loggers:  # what was logged up to this step is not logged again
+            one.save()
         trainer.save_checkpoint(checkpoint_file(self.folder, total=progress.total, epoch=progress.epoch))
         error = self.checkpoints.error
         if trainer.world_size > 1:

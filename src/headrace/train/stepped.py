@@ -53,6 +53,7 @@ class SteppedModule(lightning.LightningModule, ABC):
         self.seed = seed
         self.max_texts: int | None = None
         self.keeps_seen = False  # on for a run of ours: with somebody's own Trainer nobody would ever take them
+        self.logs_valid = True  # off for a run of ours: its Curves log these figures, and more
         self.valid_metrics: dict[str, float] = {}
 
     # -- what a kind of training gives ------------------------------------------------------------------------------

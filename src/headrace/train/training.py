@@ -183,7 +183,7 @@ class Training(ABC):
         trainer = self._trainer(phase, keeper)
         put_counters(trainer, epoch=progress.epoch, step=progress.total)
         module, data = self.module, self.data(phase)
-        module.keeps_seen = True
+        module.keeps_seen, module.logs_valid = True, False
         on_cpu = trainer.strategy.root_device.type == "cpu"
         if on_cpu:
             module.model.backbone.train_on_cpu()
@@ -228,7 +228,7 @@ class Training(ABC):
 
     def _trainer(self, phase: TrainSettings, keeper: Keeper) -> lightning.Trainer:
         values, progress = self.recipe, keeper.progress
-        curves = Curves(keeper, every_steps=int(values.trainer.get("log_every_n_steps", 10)))
+        curves = Curves(every_steps=int(values.trainer.get("log_every_n_steps", 10)))
         arguments = dict(values.trainer)
         left_s = seconds_left(arguments, progress.fit_s)
         if left_s is not None:  # the limit is that of the run: of all its stages, and of all calls
@@ -238,7 +238,7 @@ class Training(ABC):
             arguments,
             epochs=progress.epoch - progress.n_stage_epochs + phase.epochs,
             precision=self.precision(phase)[0],
-            callbacks=[keeper, self._lines, curves, MemoryGiver()],
+            callbacks=[curves, keeper, self._lines, MemoryGiver()],
             loggers=build_loggers(values.logger, self.folder.path),
             profiler=values.profiler,
             plugins=[keeper.checkpoints],

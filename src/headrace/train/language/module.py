@@ -95,7 +95,7 @@ class LanguageModelModule(SteppedModule):
             return
         self.valid_metrics = self._validated.metrics()
         for name, value in self.valid_metrics.items():
-            self.log(f"valid/{name}", value)
+            self.log(f"valid/{name}", value, logger=self.logs_valid)
 
 
 class NextWordModule(LanguageModelModule):

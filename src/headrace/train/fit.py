@@ -303,7 +303,8 @@ def check_settings(values: RecipeValues) -> None:
         early_stopping(values, phase, where=f"fit.stages, stage {number}" if values.fit.stages else None)
     refuse_misplaced(values)
     if values.trainer or values.logger not in ("tensorboard", "none"):
-        from headrace.train.trainer import check_loggers, check_trainer_arguments
+        from headrace.train.loggers import check_loggers
+        from headrace.train.trainer import check_trainer_arguments
 
         check_trainer_arguments(values.trainer)
         check_loggers(values.logger)

@@ -31,11 +31,12 @@ from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
 from headrace.train.checkpoints import AtomicCheckpoints
 from headrace.train.data import StepBatch
+from headrace.train.loggers import build_loggers
 from headrace.train.memory import OUT_OF_MEMORY, peak_resident_bytes
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Part
 from headrace.train.touched import touched_rows
-from headrace.train.trainer import build_loggers, build_trainer
+from headrace.train.trainer import build_trainer
 from headrace.train.workload import N_REQUIRED, Pass
 
 # A first run may have to fetch the model from the hub.

@@ -16,6 +16,8 @@ from headrace.errors import RunError
 from headrace.files import remove_leftovers, write_json
 from headrace.recipe import Recipe
 
+# Under which names services know the run; a call that goes on with the run goes on with these.
+LOGGER_IDS = "loggers.json"
 # Only the evaluation depends on these: a finished run is evaluated anew with other ones, from the weights that it has.
 REEVALUATED_KEYS = {
     ("decide",),

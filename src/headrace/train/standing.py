@@ -14,7 +14,7 @@ from headrace.recipe import Recipe
 from headrace.recipe.places import flat
 from headrace.recipe.schema import RecipeValues
 from headrace.tables import write_rows
-from headrace.train.run import FREE_KEYS, REEVALUATED_KEYS, RunFolder, part_of
+from headrace.train.run import FREE_KEYS, LOGGER_IDS, REEVALUATED_KEYS, RunFolder, part_of
 
 FORECAST = "forecast.json"
 # Where a file lies does not matter to a run, what it holds does: that is in the fingerprints.
@@ -76,6 +76,7 @@ def clear(folder: RunFolder) -> None:
         "run.json",
         "status.json",
         FORECAST,
+        LOGGER_IDS,
         "report.html",
         "training.json",
         "report.json",

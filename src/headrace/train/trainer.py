@@ -39,14 +39,6 @@ OWNED = {
     "barebones": "logger: none",
 }
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-LOGGERS = {
-    "tensorboard": "TensorBoardLogger",
-    "csv": "CSVLogger",
-    "wandb": "WandbLogger",
-    "mlflow": "MLFlowLogger",
-    "comet": "CometLogger",
-    "neptune": "NeptuneLogger",
-}
 
 
 def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
@@ -120,46 +112,6 @@ def processor_flags() -> frozenset[str]:
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
-
-
-def check_loggers(names: str | Sequence[str]) -> None:
-    """Refuse a logger that there is not.
-
-    Raises:
-        RecipeError: Offers the nearest name.
-    """
-    known = [*LOGGERS, "none"]
-    for name in [names] if isinstance(names, str) else names:
-        if name not in known:
-            raise RecipeError(f"there is no logger named {name!r}", where="logger", next=suggestion(name, known))
-
-
-def build_loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
-    """Return Lightning's loggers by name, writing into the run's folder.
-
-    Raises:
-        RecipeError: There is no such logger, or its package is not installed.
-    """
-    check_loggers(names)
-    found = []
-    for name in [names] if isinstance(names, str) else names:
-        if name == "none":
-            continue
-        kind = getattr(lightning.pytorch.loggers, LOGGERS[name])
-        try:
-            if name == "tensorboard":
-                found.append(kind(folder, name="tensorboard", version="", default_hp_metric=False))
-            elif name == "csv":
-                found.append(kind(folder, name="csv", version=""))
-            else:
-                found.append(kind())
-        except ModuleNotFoundError as error:
-            raise RecipeError(
-                f"the logger {name!r} needs a package that is not installed: {error}",
-                where="logger",
-                next="pip install it",
-            ) from error
-    return found
 
 
 def build_profiler(name: str | None, folder: Path) -> Any:

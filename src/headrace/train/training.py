@@ -21,6 +21,7 @@ from headrace.files import write_json
 from headrace.matmul import DEFAULT, fastest_route, routed
 from headrace.recipe.schema import RecipeValues, TrainSettings
 from headrace.train.checkpoints import AtomicCheckpoints, newest_checkpoint
+from headrace.train.loggers import build_loggers, close_loggers
 from headrace.train.memory import MemoryGiver
 from headrace.train.progress import Curves, Echo, ProgressLines
 from headrace.train.resume import Goal, Keeper, Progress, put_counters
@@ -30,7 +31,7 @@ from headrace.train.signals import Signals
 from headrace.train.stages import Stage, n_learning, refuse_stages
 from headrace.train.stepped import SteppedModule
 from headrace.train.touched import touched_rows
-from headrace.train.trainer import build_loggers, build_trainer, resolved_precision, seconds_left
+from headrace.train.trainer import build_trainer, resolved_precision, seconds_left
 
 RESULT = "training.json"
 
@@ -160,12 +161,24 @@ class Training(ABC):
             precision, why = self.precision(self.phases[0])
             self.say_once(f"training {n_steps} steps in {precision} ({why})")
         self._told("begin", keeper.progress, n_steps=n_steps, resumed_at=keeper.progress.total)
-        with self.signals.training():
+        with self.signals.training(), self._logging(keeper.progress):
             try:
                 trainer = self._run_stages(keeper)
             except TrainingStopped as error:
                 raise self.explained(error) from error
         self._conclude(keeper, trainer)
+
+    @contextmanager
+    def _logging(self, progress: Progress) -> Iterator[None]:
+        """Have the loggers, the same ones in all stages."""
+        is_validated = progress.step == 0  # inside an epoch its validation has yet to come
+        self._loggers = build_loggers(
+            self.recipe.logger, self.folder.path, step=progress.total, is_validated=is_validated
+        )
+        try:
+            yield
+        finally:
+            close_loggers(self._loggers)
 
     def _run_stages(self, keeper: Keeper) -> lightning.Trainer:
         """Run the stage that is open and those after it; return the last one's Trainer."""
@@ -239,7 +252,7 @@ class Training(ABC):
             epochs=progress.epoch - progress.n_stage_epochs + phase.epochs,
             precision=self.precision(phase)[0],
             callbacks=[curves, keeper, self._lines, MemoryGiver()],
-            loggers=build_loggers(values.logger, self.folder.path),
+            loggers=self._loggers,
             profiler=values.profiler,
             plugins=[keeper.checkpoints],
         )

@@ -20,12 +20,13 @@ from headrace.train.language.model import load_language_model
 from headrace.train.language.module import LanguageModelModule, MaskedWordModule, NextWordModule
 from headrace.train.language.prepare import LanguageData, Texts, block_of
 from headrace.train.language.streams import Streams
+from headrace.train.loggers import check_loggers
 from headrace.train.places import refuse_misplaced
 from headrace.train.resume import Goal
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
 from headrace.train.stepped import derived_seed
-from headrace.train.trainer import check_loggers, check_trainer_arguments, n_devices
+from headrace.train.trainer import check_trainer_arguments, n_devices
 from headrace.train.training import Training
 
 #: Figure of validation -> whether larger is better.

@@ -227,6 +227,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.whole_steps = False  # a batch norm in the head sees all texts of a step
         self.kept: Mapping[str, Attach] = {}  # by split: what a run keeps of its rows
         self.first = (0, 0)
+        self.device = torch.device("cpu")  # where steps are computed when there is no Trainer to ask
         self.cache: Path | None = None
         self.prepared: Prepared | None = None
 
@@ -310,10 +311,10 @@ class TextDataModule(lightning.LightningDataModule):
         model = getattr(getattr(self.trainer, "lightning_module", None), "model", None)
         if self.whole_steps or getattr(model, "needs_whole_step", False):
             return self.batch_size, WHOLE_STEP
-        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        device = self.device if self.trainer is None else self.trainer.strategy.root_device
         size = self.batch_size if self.micro_batch == "auto" else int(self.micro_batch)
         size = max(1, min(size, -(-self.batch_size // self.accumulate)))
-        return size, CPU_PASS_TOKENS if on_cpu else GPU_PASS_TOKENS
+        return size, CPU_PASS_TOKENS if device.type == "cpu" else GPU_PASS_TOKENS
 
     def steps(self) -> Steps:
         """Return the data set of this process's steps, by (epoch, step)."""

@@ -23,7 +23,7 @@ from headrace.train.session import Session
 from headrace.train.signals import Signals
 from headrace.train.stages import build_optimizer
 from headrace.train.stepped import derived_seed, seed_everything
-from headrace.train.trainer import resolved_precision
+from headrace.train.trainer import evaluation_device
 
 LOWEST, HIGHEST = 1e-7, 1.0
 N_STEPS = 100
@@ -97,30 +97,33 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
     if session.is_classical:
         what = f"head: {session.recipe.head.name} is fitted by scikit-learn and has no learning rate"
         raise RecipeError(what, where="head", next="choose head: linear or native for --find-lr")
-    module = session.module
-    module.model.backbone.train_on_cpu()
+    device = evaluation_device(session.recipe.trainer)
+    module = session.module.to(device)
     module.enter(session.stages[0])
     if len(session.stages) > 1:
         learns = session.stages[0].train
         say(f"stage 1 of {len(session.stages)} is searched, which trains: {learns}; a later one begins where it ends")
     data = session.data()
-    data.packs = module.model.backbone.packs
+    data.device = device
+    if device.type == "cpu":
+        module.model.backbone.train_on_cpu()
+        data.packs = module.model.backbone.packs
     plan, part = data.plan, session.prepared.train
     steps = data.steps()
     optimizer = build_optimizer(module.groups(), session.stages[0])
-    precision, _ = resolved_precision(session.recipe.fit.precision, accelerator="cpu")
+    precision, _ = session.precision(session.phases[0])
     rates: list[float] = []
     losses: list[float] = []
     for number in range(N_STEPS):
         rate = LOWEST * (HIGHEST / LOWEST) ** (number / (N_STEPS - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        step = steps[(number // plan.n_steps, number % plan.n_steps)]
+        step = steps[(number // plan.n_steps, number % plan.n_steps)].to(device)
         seed_everything(derived_seed(session.recipe.seed, "find_lr", number))
         optimizer.zero_grad()
         total = 0.0
         for batch in step.batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 losses_of = [module.losses(logits, batch) for logits in module.model.each_logits(batch)]
                 each = torch.stack(losses_of).sum(dim=1) / step.n_texts
             torch.autograd.backward(each.sum())

@@ -78,7 +78,7 @@ def n_devices(arguments: Mapping[str, Any]) -> int:
 
 
 def evaluation_device(arguments: Mapping[str, Any]) -> torch.device:
-    """Return where rows are scored once training is over: on the accelerator that trained, or without one on the CPU.
+    """Return where rates are tried before a training and rows scored after it: the accelerator that trains, or the CPU.
 
     Args:
         arguments: The recipe's `trainer`.

@@ -29,22 +29,26 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, size_bytes: int | None = None) -> Iterator[BinaryIO]:
     """Open a binary file that appears under `path` only when the block ends without an exception.
 
     The temporary file stands in the target folder (another file system could not be renamed from), is
     synced before the rename, and the folder after it, so a power cut leaves the old file or the new one.
 
+    Args:
+        path: The file.
+        size_bytes: What it takes at least, where that is known: an error says so.
+
     Raises:
         RunError: The disk is full or the folder cannot be written; what stood there before is intact.
     """
-    with atomic_path(Path(path)) as temporary, open(temporary, "xb") as file:
+    with atomic_path(Path(path), size_bytes=size_bytes) as temporary, open(temporary, "xb") as file:
         yield file
         file.flush()
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
     """Yield a temporary path in the target folder for a writer that wants a name; see `atomic_file`.
 
     Raises:
@@ -61,7 +65,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise write_error(path, error) from error
+        with suppress(OSError):
+            temporary.unlink()  # what it took counts as free
+        raise write_error(path, error, size_bytes=size_bytes) from error
     finally:
         with suppress(NotADirectoryError):  # a file stands where the folder should be: the error above says so
             temporary.unlink(missing_ok=True)
@@ -73,16 +79,18 @@ def _umask() -> int:
     return mask
 
 
-def write_error(path: Path, error: OSError) -> RunError:
-    """Return the clear error for a failed write of `path`."""
+def write_error(path: Path, error: OSError, *, size_bytes: int | None = None) -> RunError:
+    """Return the clear error for a failed write of `path`, which takes at least `size_bytes` if that is known."""
     free = shutil.disk_usage(existing_parent(path)).free
     reason = error.strerror or str(error)
     in_cache = cache_folder().absolute() in Path(path).absolute().parents
     other = "name another folder in $HEADRACE_CACHE" if in_cache else "choose another folder with --out"
+    needed = "" if size_bytes is None else f"at least {size_bytes:,} bytes are needed, and "
     return RunError(
         f"cannot write {path.name}: {reason}",
         where=str(path),
-        next=f"{free:,} bytes are free there; free some space or {other}. Files that were there before are intact.",
+        next=f"{needed}{free:,} bytes are free there; free some space or {other}. "
+        "Files that were there before are intact.",
     )
 
 
@@ -96,7 +104,7 @@ def existing_parent(path: Path) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
-    with atomic_file(path) as file:
+    with atomic_file(path, size_bytes=len(content)) as file:
         file.write(content)
 
 
@@ -111,10 +119,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
     """Yield a fresh folder beside `path` that takes its place when the block ends without an exception.
 
     A folder that already stands at `path` is replaced. If another process put one there meanwhile, the last wins.
+    What its files take at least is `size_bytes`, where that is known: an error says so.
     """
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
@@ -135,7 +144,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.rename(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise write_error(path, error) from error
+        shutil.rmtree(temporary, ignore_errors=True)  # what it took counts as free
+        raise write_error(path, error, size_bytes=size_bytes) from error
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)

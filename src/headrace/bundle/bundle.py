@@ -13,7 +13,7 @@ import numpy as np
 from headrace import plugins
 from headrace.bundle import manifest
 from headrace.bundle.about import KIND, About, TextSettings, Threshold, damaged, read_about, text_settings, versions
-from headrace.bundle.weights import read_model, save_weights
+from headrace.bundle.weights import read_model, save_weights, weights_bytes
 from headrace.data.rows import RowBatch
 from headrace.decide.decision import Decision
 from headrace.errors import DataError
@@ -272,7 +272,7 @@ class Bundle:
         Raises:
             RunError: The disk is full or the folder cannot be written.
         """
-        with atomic_folder(Path(folder)) as temporary:
+        with atomic_folder(Path(folder), size_bytes=weights_bytes(self.classifier)) as temporary:
             save_weights(self.classifier, temporary / manifest.WEIGHTS)
             write_json(temporary / manifest.CONFIG, self.classifier.config())
             write_text(temporary / manifest.TOKENIZER, self.subwords.to_json())

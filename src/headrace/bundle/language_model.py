@@ -18,7 +18,7 @@ from headrace.backbones._next_word import NextWordModel
 from headrace.bundle import manifest
 from headrace.bundle.about import LANGUAGE_MODEL, damaged, versions
 from headrace.bundle.generate import Sampling, generate
-from headrace.bundle.weights import read_model, save_weights
+from headrace.bundle.weights import read_model, save_weights, weights_bytes
 from headrace.data.rows import RowBatch
 from headrace.errors import BundleError, DataError, RecipeError
 from headrace.files import atomic_folder, write_json, write_text
@@ -189,7 +189,7 @@ class LanguageModelBundle:
         Raises:
             RunError: The disk is full or the folder cannot be written.
         """
-        with atomic_folder(Path(folder)) as temporary:
+        with atomic_folder(Path(folder), size_bytes=weights_bytes(self.model)) as temporary:
             save_weights(self.model, temporary / manifest.WEIGHTS)
             write_json(temporary / manifest.CONFIG, self.model.config())
             write_text(temporary / manifest.TOKENIZER, self.tokenizer.to_json())

@@ -53,11 +53,23 @@ def read_model(checked: CheckedFiles, build: Callable[[dict[str, Any]], Model]) 
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all parameters and kept buffers of a model as safetensors, float32 on the CPU."""
+    """Write all parameters and kept buffers of a model as safetensors, float32 on the CPU.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
     state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in model.state_dict().items()}
-    save_file(
-        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, str(path)
-    )
+    written = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    try:
+        save_file(written, str(path))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Return the bytes that `save_weights` writes at least."""
+    tensors = model.state_dict().values()
+    return sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.itemsize) for tensor in tensors)
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

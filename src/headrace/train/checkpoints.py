@@ -64,7 +64,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             self.error = error
 
     def _save(self, checkpoint: dict[str, Any], path: Path) -> None:
-        with atomic_file(path) as file:
+        with atomic_file(path, size_bytes=sum(_storages(checkpoint).values())) as file:
             stream = _HashingStream(file)
             try:
                 torch.save(checkpoint, cast(BinaryIO, stream))
@@ -89,6 +89,14 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Remove a checkpoint and its hash, the hash first: without it the file does not count."""
         hash_file(Path(path)).unlink(missing_ok=True)
         Path(path).unlink(missing_ok=True)
+
+
+def _storages(value: Any) -> dict[int, int]:
+    """Return the bytes of all memory that tensors in nested values lie in, each place once, as torch saves it."""
+    if isinstance(value, torch.Tensor):
+        return {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()}
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return {place: size for part in parts for place, size in _storages(part).items()}
 
 
 def checkpoint_file(folder: Path, *, total: int, epoch: int) -> Path:
@@ -175,7 +183,7 @@ def write_best(folder: Path, model: torch.nn.Module, *, value: float, step: int,
     """
     path = folder / f"best-{step:08d}.safetensors"
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, size_bytes=sum(tensor.nbytes for tensor in state.values())) as temporary:
         try:
             save_file(state, str(temporary))
         except SafetensorError as error:

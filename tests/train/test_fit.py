@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace import Bundle
-from headrace.errors import HeadraceError, RecipeError
+from headrace.errors import DataError, HeadraceError, RecipeError
 from headrace.train.fit import fit
 from headrace.train.run import RunFolder
 from tiny import tiny_folder
@@ -171,6 +171,22 @@ def test_what_cannot_be_is_refused_with_the_way_out(
         fit(recipe(train_file, backbone, **changes), out=tmp_path / "run", echo=silent)
     assert what in caught.value.what
     assert next_step in str(caught.value.next)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [([], "no row"), ([{"text": f"a {i}", "label": "one"} for i in range(8)], "one")],
+    ids=["no rows", "one class"],
+)
+def test_data_that_cannot_be_learned_from_end_before_a_model_is_loaded(
+    content: list[dict[str, str]], expected: str, tmp_path: Path
+) -> None:
+    train = write_csv(tmp_path / "train.csv", content)
+    settings = recipe(train, tmp_path / "no-such-model")
+    (tmp_path / "no-such-model").mkdir()
+    with pytest.raises(DataError) as caught:
+        fit(settings, out=tmp_path / "run", echo=silent)
+    assert expected in str(caught.value)
 
 
 def test_any_other_trainer_argument_reaches_the_trainer(tmp_path: Path, train_file: Path, backbone: Path) -> None:

@@ -74,8 +74,9 @@ class ProgressLines(lightning.Callback):
             return
         rate = self.texts_per_s()
         if self._bar is not None:
-            shown = {k: f"{v:.3f}" for k, v in pl_module.valid_metrics.items() if k == self.keeper.goal.monitor}
-            self._bar.set_postfix({"loss": f"{self._loss:.3f}", f"{pl_module.unit}/s": f"{rate:.1f}", **shown})
+            shown = {"loss": f"{self._loss:.3f}", f"{pl_module.unit}/s": f"{rate:.1f}"}
+            shown |= {k: f"{v:.3f}" for k, v in pl_module.valid_metrics.items() if k == self.keeper.goal.monitor}
+            self._bar.set_postfix(shown, refresh=False)  # drawn with the step, and as seldom as tqdm sees fit
             self._bar.update(progress.total - self._bar.n)
             return
         is_time = time.monotonic() - self._line_at >= LINE_EVERY_S

@@ -25,6 +25,7 @@ from headrace.cli_output import (
     generated_answer,
     predicted_answer,
     predictions_answer,
+    rate_answer,
     recipes_answer,
     run_answer,
     seeds_answer,
@@ -222,14 +223,7 @@ def fit(
     if find_lr:
         from headrace.train.find_lr import find_lr as try_rates
 
-        rate, plot = try_rates(loaded, out=out)
-        return Answer(
-            {"learning_rate": rate, "plot": str(plot)},
-            [
-                f"suggested learning rate: {rate:.2g}\nplot: {plot}",
-                f"next: headrace fit {recipe} --set fit.learning_rate={rate:.2g}",
-            ],
-        )
+        return rate_answer(recipe, *try_rates(loaded, out=out))
     if seeds is not None:
         from headrace.train.seeds import fit_seeds
 

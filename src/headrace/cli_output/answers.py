@@ -145,6 +145,13 @@ def explained_answer(explanation: Explanation, html: Path | None) -> Answer:
     return Answer({**explanation.as_dict(), "html": html}, [Styled(as_styled(explanation)), *places])
 
 
+def rate_answer(recipe: str, rate: float, plot: Path) -> Answer:
+    """Answer `fit --find-lr`."""
+    found = f"suggested learning rate: {rate:.2g}\nplot: {plot}"
+    next_step = f"next: headrace fit {recipe} --set fit.learning_rate={rate:.2g}"
+    return Answer({"learning_rate": rate, "plot": str(plot)}, [found, next_step])
+
+
 def embedded_answer(out: Path, *, n_rows: int, width: int, pool: str) -> Answer:
     """Answer `embed`."""
     value = {"out": str(out), "n_rows": n_rows, "width": width, "pool": pool}

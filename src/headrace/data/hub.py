@@ -6,6 +6,7 @@ import re
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def parse(source: str) -> HubSource:
     )
 
 
-def load(source: str, *, default_split: str) -> Any:
+def load(source: str, *, default_split: str, columns: Sequence[str] = ()) -> Any:
     """Return one split of a data set on the hub as a `datasets.Dataset`, memory-mapped from the hub's own cache.
 
     No code of the data set is ever run: `datasets` 4 and later load data only.
@@ -63,6 +64,7 @@ def load(source: str, *, default_split: str) -> Any:
     Args:
         source: `hub:OWNER/NAME[@REVISION][:CONFIG][#SPLIT]`.
         default_split: The split where the source names none; `valid` stands for the hub's `validation`.
+        columns: Those that are strings as they are written, also where the data set is a CSV file.
 
     Raises:
         DataError: The source is misspelt, the hub cannot be reached, or it has no such data set, revision,
@@ -84,9 +86,26 @@ def load(source: str, *, default_split: str) -> Any:
     # The base of the hub's errors is that of its HTTP library, whose package differs between versions.
     kinds = (OSError, ValueError, RuntimeError, DatasetsError, *HfHubHTTPError.__bases__)
     try:
-        return datasets.load_dataset(wanted.repository, wanted.config, split=split, revision=wanted.revision)
+        as_written = _as_written(wanted, columns, is_offline=datasets.config.HF_HUB_OFFLINE)
+        return datasets.load_dataset(
+            wanted.repository, wanted.config, split=split, revision=wanted.revision, **as_written
+        )
     except kinds as error:
         raise _explained(source, wanted, split, error) from error
+
+
+def _as_written(wanted: HubSource, columns: Sequence[str], *, is_offline: bool) -> dict[str, Any]:
+    """Return what keeps pandas, by which `datasets` reads CSV, from taking `NA` for nothing and `01` for a number."""
+    from datasets import load_dataset_builder
+
+    for_csv = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
+    try:
+        builder = load_dataset_builder(wanted.repository, wanted.config, revision=wanted.revision)
+    except ValueError:
+        if not is_offline:
+            raise
+        return for_csv  # a copy is found by the options that it was read with, and without them there is none
+    return for_csv if hasattr(builder.config, "keep_default_na") else {}
 
 
 def _explained(source: str, wanted: HubSource, split: str, error: Exception) -> DataError:

@@ -140,7 +140,7 @@ def _open(source: Any, columns: Columns, options: _Options, split: str) -> _Open
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         from headrace.data import hub
 
-        return _open_memory(hub.load(source, default_split=split), columns, options, name=source)
+        return _open_memory(hub.load(source, default_split=split, columns=columns.names), columns, options, name=source)
     if isinstance(source, str | Path):
         return _open_path(Path(source).expanduser(), columns, options, name=str(source))
     return _open_memory(source, columns, options, name=None)

@@ -1,0 +1,87 @@
+"""Sections of report.html: what each says of its part of the report, and what it says where that is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.report import page_of
+from report import samples
+from report.parsed import HTML, flat, nodes
+
+
+def test_the_language_models_of_both_directions_have_a_section_each() -> None:
+    found = nodes(page_of(samples.both_ways()))
+    links = {"".join(node.itertext()): node.get("href") for node in found if node.tag == f"{HTML}a"}
+    assert links["Language model"] == "#language_model"
+    assert links["Backward language model"] == "#language_model_backward"
+    sections = {node.get("id"): " ".join(node.itertext()) for node in found if node.tag == f"{HTML}section"}
+    assert "the perplexity is 21.40" in sections["language_model"]
+    assert "the perplexity is 22.90" in sections["language_model_backward"]
+
+
+def test_a_card_says_that_its_marks_do_not_add_up() -> None:
+    report = samples.reviews()
+    marked = [one for one in report["errors"] if one["attributions"]]
+    assert len(marked) > 2
+    marked[0] |= {"is_exact": True, "error_share": 0.011}
+    marked[1] |= {"is_exact": False, "error_share": 0.083}
+    cards = [" ".join("".join(node.itertext()).split()) for node in nodes(page_of(report)) if node.tag == f"{HTML}li"]
+    told = [card for card in cards if "do not add up" in card]
+    assert len(told) == 1
+    assert marked[1]["where"] in told[0]
+    assert "do not add up: their sum is 8.3 % off what the words changed" in told[0]
+
+
+def test_a_label_of_few_rows_stands_without_interval_and_the_reason_once() -> None:
+    report = samples.toxic()
+    few = {label: values for label, values in report["labels"].items() if values["support"] < 20}
+    assert few
+    page = page_of(report)
+    table = next(node for node in nodes(page) if node.get("id") == "labels").find(f".//{HTML}tbody")
+    for row in table.findall(f"{HTML}tr"):
+        label = "".join(row.find(f"{HTML}th").itertext())
+        cells = ["".join(cell.itertext()) for cell in row.findall(f"{HTML}td")]
+        f1, precision, recall = cells[2], cells[4], cells[5]
+        assert ("no interval" in recall) == (label in few)
+        assert ("no interval" in precision) == (report["labels"][label]["n_predicted"] < 20)
+        assert ("no interval" in f1) == ("no interval" in recall or "no interval" in precision)
+    for note in report["notes"]:
+        assert flat(page).count(note) == 1
+    (note,) = [note for note in report["notes"] if "fewer than 20 rows have" in note]
+    assert all(f"{label!r} ({values['support']})" in note for label, values in few.items())
+    approximate = report["metrics"]["roc_auc_macro"]["note"]
+    assert flat(page).count(f"over labels: {approximate}") == 1  # the cell shows the interval alone
+
+
+def test_slices_by_true_label_are_said_to_be_unjudged_where_a_row_has_several() -> None:
+    report = samples.toxic()
+    part = {"column": "true label", "value": "threat", "n_rows": 40, "metric": "accuracy", "overall": 0.9}
+    report["slices"] = [part | {"value_of_metric": {"value": 0.2, "low": 0.1, "high": 0.35}, "is_flagged": False}]
+    said = "Rows by true label are not judged: a row with labels has more to get wrong"
+    assert said in flat(page_of(report))
+    assert said not in flat(page_of(report | {"task": "single_label"}))
+
+
+def of_forecast(report: dict[str, Any]) -> str:
+    section = next(node for node in nodes(page_of(report)) if node.get("id") == "forecast")
+    return " ".join(" ".join(section.itertext()).split())
+
+
+def test_a_run_without_forecast_says_why_beside_what_it_took() -> None:
+    report = samples.reviews()
+    report["forecast"] |= {"fit_s": None, "peak_memory_bytes": None, "reason": "the training is short"}
+    text = of_forecast(report)
+    assert "Training time – 20 min 54 s –" in text
+    assert "Largest memory – 2.31 GB –" in text
+    assert "There was no forecast. The training is short." in text
+    assert "probing" not in text
+
+
+def test_the_memory_of_a_gpu_stands_beside_its_forecast_where_there_is_one() -> None:
+    report = samples.reviews()
+    assert "accelerator" not in flat(page_of(report))
+    report["timing"]["peak_device_bytes"] = report["forecast"]["actual_peak_device_bytes"] = 4_000_000_000
+    assert "On the accelerator 4.00 GB" in flat(page_of(report))
+    assert "Largest memory on the accelerator – 4.00 GB –" in of_forecast(report)
+    report["forecast"]["peak_device_bytes"] = 3_600_000_000
+    assert "Largest memory on the accelerator 3.60 GB 4.00 GB −10 %" in of_forecast(report)

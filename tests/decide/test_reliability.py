@@ -26,6 +26,22 @@ def test_reliability_has_bins_of_equal_mass_that_tell_what_held():
         assert one["share_low"] < one["share"] < one["share_high"]
 
 
+def test_the_diagram_of_several_labels_shows_the_high_scores_too():
+    logits, targets = multi(2000)
+    scores = sigmoid(logits - 3.0)  # most are near 0
+    found = reliability(targets, scores, bins=10)
+    assert 9 <= len(found) <= 10
+    expected = [one["n"] * one["mean_score"] for one in found]
+    assert max(expected) < 1.2 * min(expected)
+    assert found[-1]["low"] > 0.5
+    assert found[0]["n"] > 20 * found[-1]["n"]
+    assert sum(one["n"] for one in found) == targets.size
+    for one, following in pairwise(found):
+        assert one["high"] < following["low"]
+    nothing = reliability(targets, np.zeros_like(scores), bins=10)
+    assert [one["n"] for one in nothing] == [targets.size]
+
+
 def test_equal_scores_share_a_bin():
     targets = np.array([0, 1] * 50)
     found = reliability(targets, np.tile([0.6, 0.4], (100, 1)), bins=10)

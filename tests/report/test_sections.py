@@ -85,3 +85,27 @@ def test_the_memory_of_a_gpu_stands_beside_its_forecast_where_there_is_one() -> 
     assert "Largest memory on the accelerator – 4.00 GB –" in of_forecast(report)
     report["forecast"]["peak_device_bytes"] = 3_600_000_000
     assert "Largest memory on the accelerator 3.60 GB 4.00 GB −10 %" in of_forecast(report)
+
+
+def test_thresholds_that_were_not_kept_are_told_as_what_the_answers_are() -> None:
+    report = samples.toxic()
+    made = report["decide"]["thresholds"]
+    made |= {"kept": False, "after": made["before"], "reason": "not kept: nothing gained"}
+    made["values"] = dict.fromkeys(made["values"], 0.36)
+    told = flat(page_of(report))
+    assert (
+        "answered where the model's own score is 0.50 or more, which on the calibrated scores is the threshold" in told
+    )
+    assert "With 0.50 on the model's own scores for every label." in told
+    assert "After: the thresholds of the table." not in told
+    made["values"] = dict.fromkeys(made["values"], 0.5)
+    assert "each label is answered where its score is 0.50 or more" in flat(page_of(report))
+
+
+def test_one_row_that_leaked_is_told_of_as_one() -> None:
+    report = samples.reviews()
+    assert "123 evaluated rows have a text that stands in the training data, too, and 18 nearly" in flat(
+        page_of(report)
+    )
+    report["leaks"]["n_exact"] = 1
+    assert "1 evaluated row has a text that stands in the training data, too" in flat(page_of(report))

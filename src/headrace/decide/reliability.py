@@ -49,9 +49,25 @@ class Claims:
             np.unique(first * n_bins // max(len(flat), 1), return_inverse=True)[1].reshape(self.scores.shape)
         )
 
+    def bins_of_mass(self, n_bins: int) -> np.ndarray:
+        """Return the bin of each claim, int64 in its shape: of about equal sums of scores, numbered from 0."""
+        flat = self.scores.ravel()
+        order = np.argsort(flat, kind="stable")
+        before = np.empty(len(flat))
+        before[order] = np.cumsum(flat[order]) - flat[order]
+        # equal scores go with the first of them
+        ordered = flat[order]
+        first = order[np.searchsorted(ordered, flat, side="left")]
+        total = max(float(flat.sum()), np.finfo(np.float64).tiny)
+        bins = np.minimum((before[first] / total * n_bins).astype(np.int64), n_bins - 1)
+        return np.asarray(np.unique(bins, return_inverse=True)[1].reshape(self.scores.shape))
+
 
 def reliability(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) -> list[dict[str, Any]]:
-    """Return the reliability diagram: for bins of equally many claims, what was claimed and what held.
+    """Return the reliability diagram: for bins of scores, what was claimed and what held.
+
+    Single label: bins of equally many claims. Multi-label: bins in which the scores expect equally many labels; most of
+    its claims are near 0, and bins of equally many would show all the others as one.
 
     Returns:
         From low to high scores, at most `bins` of: `low` and `high` score, `mean_score`, `share` of claims that held,
@@ -61,7 +77,7 @@ def reliability(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) 
     claims = Claims.of(targets, scores)
     if claims.scores.size == 0:
         return []
-    of_bin = claims.bins(bins).ravel()
+    of_bin = (claims.bins_of_mass if targets.ndim == 2 else claims.bins)(bins).ravel()
     flat, holds = claims.scores.ravel(), claims.holds.ravel()
     found = []
     for number in range(int(of_bin.max()) + 1):

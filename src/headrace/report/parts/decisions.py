@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.evaluation import Interval
+from headrace.metrics import MULTI_LABEL
 from headrace.report.parts.section import Figure, Section, digits_of, legend, shown, shown_percent
 from headrace.report.parts.training import thinned
 from headrace.report.plots import Axis, Plot, strip, strip_axis, strip_scale, swatch
@@ -61,6 +62,7 @@ def calibration(report: Mapping[str, Any]) -> Section | None:
         "reason": _why(found),
         "parameters": _parameters(found.get("parameters")),
         "is_held_out": is_held_out(report),
+        "alike": "expected labels" if report.get("task") == MULTI_LABEL else "scores",
     }
     return Section("calibration", "Calibration", content)
 
@@ -142,8 +144,9 @@ def thresholds(report: Mapping[str, Any]) -> Section | None:
         "lines": lines,
         "axis": strip_axis(scale),
         "metrics": metrics,
-        "has_after": bool(after),
+        "has_after": bool(after) and after != before,  # without thresholds of their own the answers are the same
         "is_held_out": is_held_out(report),
+        "is_moved": any(value != default for value in values.values()),
         "rule": clean(found.get("rule") or ""),
         "default": number(default, 2),
         "is_kept": bool(found.get("kept")),

@@ -78,7 +78,8 @@ def leaks(report: Mapping[str, Any]) -> Section | None:
     task, first = str(report.get("task")), main_metric(report)
     order = sorted((metric for metric in without if metric in metrics), key=lambda metric: metric != first)
     content = {
-        "n_exact": count(n_exact),
+        "exact": rows(n_exact, "evaluated row"),
+        "is_one": n_exact == 1,
         "n_near": count(n_near),
         "n_rows": count(report.get("n_rows")),
         "n_rows_without": count(found.get("n_rows_without")),

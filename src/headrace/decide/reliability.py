@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from headrace.evaluate import Interval, bootstrapped, mean_interval
-from headrace.intervals import BOOTSTRAP, MIN_ROWS, TAILS, counts_of, resampled_rows, wilson
+from headrace.evaluate import Interval, mean_interval
+from headrace.intervals import HALL, MIN_ROWS, TAILS, hall, wilson
 from headrace.metrics import one_column_per_label, row_losses
 
 N_BINS = 15
-_CHANCE_DRAWS = 2000
+_NOISE_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -98,49 +99,40 @@ def reliability(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) 
     return found
 
 
-def calibration_measures(
-    targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS, resamples: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
-    """Return `ece`, `brier` and `log_loss` with 95 % intervals; see each function.
+def calibration_measures(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) -> dict[str, Interval]:
+    """Return `ece`, `brier` and `log_loss` with 95 % intervals; see each function, and `metrics.log_loss`.
 
     Args:
         targets: int64 [rows] or 0/1 [rows, labels].
         scores: [rows, labels] in [0, 1].
         bins: Of the ECE.
-        resamples: Of the bootstrap; fewer than `MIN_ROWS` rows get no interval.
-        seed: Of the resamples.
     """
     if len(targets) == 0:
         return {name: Interval(None, note="there are no rows") for name in ("ece", "brier", "log_loss")}
     return {
-        "ece": _ece(Claims.of(targets, scores), bins, resamples=resamples, seed=seed),
+        "ece": ece_interval(*binned_gaps(Claims.of(targets, scores), bins)),
         "brier": brier(targets, scores),
         "log_loss": mean_interval(row_losses(targets, scores), (0.0, np.inf)),
     }
 
 
-def ece(
-    targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS, resamples: int = 1000, seed: int = 0
-) -> Interval:
+def ece(targets: np.ndarray, scores: np.ndarray, *, bins: int = N_BINS) -> Interval:
     """Return the expected calibration error: the mean over claims of |mean score - share that held| of their bin.
 
     Bins hold equally many claims, equal scores always together. Single label: top label. Multi-label: all labels
     pooled. The value is never below 0, so noise alone lifts it; `note` says what exact probabilities would show on these
-    rows. The interval is the percentile bootstrap over rows, moved down by the resamples' own lift; it begins at 0 if the
-    value is one that exact probabilities would show in 97.5 % of draws.
+    rows. The interval is that of `ece_interval`.
 
     Args:
         targets: int64 [rows] or 0/1 [rows, labels].
         scores: [rows, labels] in [0, 1].
         bins: How many.
-        resamples: Of the bootstrap.
-        seed: Of the resamples.
 
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3, with the bins of equal mass of Nguyen and O'Connor 2015,
         arXiv 1508.05154, section 3.1. That the binned estimate is too high: Roelofs et al. 2022, arXiv 2012.08668; what
         exact probabilities would show: Bröcker and Smith 2007, "Increasing the Reliability of Reliability Diagrams".
     """
-    return calibration_measures(targets, scores, bins=bins, resamples=resamples, seed=seed)["ece"]
+    return calibration_measures(targets, scores, bins=bins)["ece"]
 
 
 def brier(targets: np.ndarray, scores: np.ndarray) -> Interval:
@@ -158,10 +150,9 @@ def brier(targets: np.ndarray, scores: np.ndarray) -> Interval:
     return mean_interval(_row_briers(targets, scores), (0.0, 1.0 if targets.ndim == 2 else 2.0))
 
 
-def compared(targets: np.ndarray, scores: np.ndarray, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+def compared(targets: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """Return `ece`, `brier`, `log_loss` (as `Interval.as_dict`) and `reliability`, as report.json shows them."""
-    measures: Mapping[str, Interval] = calibration_measures(targets, scores, seed=seed, resamples=resamples)
-    shown: dict[str, Any] = {name: interval.as_dict() for name, interval in measures.items()}
+    shown: dict[str, Any] = {name: one.as_dict() for name, one in calibration_measures(targets, scores).items()}
     return {**shown, "reliability": reliability(targets, scores)}
 
 
@@ -171,7 +162,7 @@ def _row_briers(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.asarray(squares.mean(axis=1) if targets.ndim == 2 else squares.sum(axis=1))
 
 
-def _binned_gaps(claims: Claims, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+def binned_gaps(claims: Claims, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's part of each bin's gap, and what exact probabilities would show.
 
     Returns:
@@ -185,25 +176,56 @@ def _binned_gaps(claims: Claims, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     cells = (np.arange(n_rows)[:, None] * n_found + of_bin).ravel()
     gaps = np.bincount(cells, weights=(claims.scores - claims.holds).ravel() / n_claims, minlength=n_rows * n_found)
     spread = np.bincount(of_bin.ravel(), weights=(claims.scores * (1 - claims.scores)).ravel(), minlength=n_found)
-    noise = np.random.default_rng(0).standard_normal((_CHANCE_DRAWS, n_found))
-    chance = np.abs(noise * np.sqrt(np.maximum(spread, 0.0)) / n_claims).sum(axis=1)
+    chance = np.abs(_normals(n_found) * np.sqrt(np.maximum(spread, 0.0)) / n_claims).sum(axis=1)
     return gaps.reshape(n_rows, n_found), chance
 
 
-def _ece(claims: Claims, n_bins: int, *, resamples: int, seed: int) -> Interval:
-    n_rows = len(claims.scores)
-    gaps, chance = _binned_gaps(claims, n_bins)
-    value = float(np.abs(gaps.sum(axis=0)).sum()) / n_rows
-    drawn = [np.empty(0)]
-    for some in resampled_rows(n_rows, resamples=resamples, seed=seed) if n_rows >= MIN_ROWS else ():
-        counts = counts_of(some)
-        drawn.append(np.abs(gaps.T.astype(counts.dtype) @ counts).sum(axis=0) / n_rows)
-    spread = np.concatenate(drawn)
-    found = bootstrapped(value, spread, n_rows)
-    if found.low is None or found.high is None:
-        return found
-    lift = max(float(spread.mean()) - value, 0.0)
-    top_of_chance = float(np.percentile(chance, TAILS[1])) / n_rows
-    low = 0.0 if value <= top_of_chance else max(found.low - lift, 0.0)
+@lru_cache(maxsize=4)
+def _normals(n_bins: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((_NOISE_DRAWS, n_bins))
+
+
+def ece_interval(gaps: np.ndarray, chance: np.ndarray) -> Interval:
+    """Return the ECE and its interval from what `binned_gaps` gives.
+
+    A sum of absolute values has two troubles. Noise lifts it, by how much depends on the true gaps, which nobody knows;
+    and a model with few, large errors gives a skewed estimate. So
+
+    - the lift is that of noise with the rows' own covariance, added to gaps that were shrunk by the noise in them. It is
+      taken off the lower end alone: the upper end need not go down for a lift that may be smaller;
+    - the skew is taken out of either end as it is of a mean (`intervals.hall`), with the rows' pull on the sum;
+    - the lower end is 0 if exact probabilities would show such a value in 97.5 % of draws.
+
+    The interval always holds the value.
+
+    Args:
+        gaps: float64 [rows, bins].
+        chance: float64 [draws].
+    """
+    n_rows = len(gaps)
+    total = gaps.sum(axis=0)
+    value = float(np.abs(total).sum())
+    if n_rows < MIN_ROWS:
+        return Interval(value / n_rows, note=f"no interval from fewer than {MIN_ROWS} rows")
+    apart = (gaps - total / n_rows) * math.sqrt(n_rows / (n_rows - 1))
+    covariance = apart.T @ apart
+    variance = np.diag(covariance)
+    squares, axes = np.linalg.eigh(covariance)
+    noise = _normals(len(total)) @ (axes * np.sqrt(np.maximum(squares, 0.0))).T
+    noise_share = min(float(variance.sum() / max((total**2).sum(), 1e-12)), 1.0)
+    lift, spread_below = _folded(np.sqrt(np.maximum(total**2 - noise_share * variance, 0.0)), noise)
+    pull = apart @ np.where(total < 0, -1.0, 1.0)
+    pull /= max(float(np.sqrt(np.sum(pull**2))), 1e-12)
+    below = hall(value - lift, pull * spread_below, df=n_rows - 1)
+    above = hall(value, pull * _folded(np.abs(total), noise)[1], df=n_rows - 1, bounds=(0.0, n_rows))
+    if below is None or above is None:
+        return Interval(value / n_rows, note="no interval: all rows have the same gap")
+    low = 0.0 if value <= np.percentile(chance, TAILS[1]) else min(below[0], value)
     note = f"exact probabilities would show about {float(chance.mean()) / n_rows:.4f} on these rows"
-    return Interval(value, min(low, value), max(found.high - lift, value), method=BOOTSTRAP, note=note)
+    return Interval(value / n_rows, low / n_rows, max(above[1], value) / n_rows, method=HALL, note=note)
+
+
+def _folded(gaps: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+    """Return how far noise lifts the sum of the gaps' absolute values, and the sum's standard deviation."""
+    drawn = np.abs(gaps + noise).sum(axis=1)
+    return float(drawn.mean() - gaps.sum()), float(drawn.std())

@@ -38,7 +38,7 @@ def decide_report(
         targets: Of the evaluated split, int64 [rows] or 0/1 [rows, labels].
         held_out: Of `cross_fitted`, if the evaluated split is validation itself; None for other rows.
         own: [rows, labels] of the evaluated split, the scores before any decision, if they are no softmax or sigmoid.
-        resamples: Of the bootstrap.
+        resamples: Of the bootstrap that the figures of thresholds get.
         seed: Of the resamples.
 
     Returns:
@@ -64,7 +64,6 @@ def decide_report(
     if held_out is not None:
         scores = held_out.scores
     limits = held_out.thresholds if held_out is not None and held_out.thresholds is not None else decision.limits()
-    options = {"resamples": resamples, "seed": seed}
     found = {
         "out_of_fold": held_out is not None,
         "n_rows": choice.n_rows,
@@ -74,8 +73,8 @@ def decide_report(
             "kept": choice.calibration.is_kept,
             "reason": choice.calibration.reason,
             "parameters": decision.calibration.as_dict()["parameters"],
-            "before": compared(targets, plain, **options),
-            "after": compared(targets, scores, **options) if choice.calibration.is_kept else None,
+            "before": compared(targets, plain),
+            "after": compared(targets, scores) if choice.calibration.is_kept else None,
         },
         "thresholds": None,
         "abstain": _abstain(choice, targets, scores, limits),
@@ -84,7 +83,7 @@ def decide_report(
         rule = Rule.of("f1" if choice.settings.threshold == DEFAULT_RULE else choice.settings.threshold)
         decided = [scores >= DEFAULT, plain >= DEFAULT, scores >= limits]
         note = _mean_note(decision.labels, targets != 0, decided)
-        measured = _measured(targets != 0, decided, rule=rule, of_means=note, **options)
+        measured = _measured(targets != 0, decided, rule=rule, of_means=note, resamples=resamples, seed=seed)
         found["thresholds"] = _thresholds(choice, measured) | {"objective_name": rule.objective_name}
     return found
 

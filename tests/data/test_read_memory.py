@@ -148,11 +148,11 @@ def test_bad_rows_of_a_list_are_left_out(tmp_path: Path) -> None:
 def test_the_hub_gives_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load(reference: str, *, default_split: str) -> datasets.Dataset:
-        asked.append((reference, default_split))
+    def load(reference: str, *, default_split: str, columns: tuple[str, ...]) -> datasets.Dataset:
+        asked.append((reference, default_split, columns))
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr("headrace.data.hub.load", load)
     examples = read("hub:owner/name", SINGLE, split="test", cache=tmp_path / "cache")
-    assert asked == [("hub:owner/name", "test")]
+    assert asked == [("hub:owner/name", "test", SINGLE.names)]
     assert examples.where(0) == "hub:owner/name:1"

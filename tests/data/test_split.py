@@ -345,7 +345,7 @@ def test_two_hundred_thousand_rows_are_split_in_seconds():
     texts = pa.array([f"a short text with the number {i} and more words" for i in range(n)])
     labels = pa.array(np.array([f"l{k}" for k in range(20)])[rng.integers(0, 20, n)])
     source = Examples(pa.table({"text": texts, "label": labels}), np.arange(n), "big.csv", "f")
-    start = time.perf_counter()
+    start = time.process_time()
     _, valid = split(source, share=0.1, seed=0)
-    assert time.perf_counter() - start < 6
+    assert time.process_time() - start < 6
     assert len(valid) == n // 10

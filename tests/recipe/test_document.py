@@ -72,9 +72,9 @@ def test_a_tag_is_refused_with_its_place(tag: str) -> None:
 def test_an_alias_bomb_is_refused_at_once() -> None:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    started = time.perf_counter()
+    started = time.process_time()
     error = refused("\n".join(lines))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert "anchors and aliases (here 'a0')" in error.what
     assert error.where == "r.yaml:1:5"
     assert error.next == "write the value out"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from headrace import Bundle
 from headrace.errors import DataError, HeadraceError, RecipeError
@@ -189,17 +192,44 @@ def test_data_that_cannot_be_learned_from_end_before_a_model_is_loaded(
     assert expected in str(caught.value)
 
 
-def test_any_other_trainer_argument_reaches_the_trainer(tmp_path: Path, train_file: Path, backbone: Path) -> None:
-    settings = recipe(train_file, backbone, trainer={"limit_train_batches": 3, "accelerator": "cpu"})
-    run = fit(settings, out=tmp_path / "run", echo=silent)
+def test_any_other_trainer_argument_reaches_the_trainer(
+    tmp_path: Path, train_file: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    kept = lightning.Trainer.__init__
+
+    @functools.wraps(kept)
+    def watched(self: lightning.Trainer, **given: Any) -> None:
+        made.append(given)
+        kept(self, **given)
+
+    monkeypatch.setattr(lightning.Trainer, "__init__", watched)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Lightning sets it for `deterministic`
+    given = {"accelerator": "cpu", "detect_anomaly": True, "limit_val_batches": 1, "deterministic": True}
+    settings = recipe(train_file, backbone, trainer={"limit_train_batches": 3, **given})
+    try:
+        run = fit(settings, out=tmp_path / "run", echo=silent)
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert run.timing["n_steps"] == 6
+    (arguments,) = made
+    assert {name: arguments[name] for name in given} == given
 
 
-@pytest.mark.parametrize("profiler", ["simple", "advanced"])
-def test_a_profile_stands_in_the_runs_folder(profiler: str, tmp_path: Path, train_file: Path, backbone: Path) -> None:
+@pytest.mark.parametrize(
+    ("profiler", "action"),
+    [
+        ("simple", "run_training_batch"),
+        pytest.param("advanced", "run_training_batch", marks=pytest.mark.slow),
+        pytest.param("pytorch", "ProfilerStep", marks=pytest.mark.slow),
+    ],
+)
+def test_a_profile_stands_in_the_runs_folder(
+    profiler: str, action: str, tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
     run = fit(recipe(train_file, backbone, fit__epochs=1, profiler=profiler), out=tmp_path / "run", echo=silent)
     (profile,) = run.folder.glob("*profile*.txt")
-    assert "run_training_batch" in profile.read_text("utf-8")
+    assert action in profile.read_text("utf-8")
 
 
 def test_strict_stops_at_findings_with_exit_code_1_and_otherwise_they_are_told(tmp_path: Path, backbone: Path) -> None:

@@ -88,6 +88,30 @@ def test_one_step_is_the_same_in_one_piece_or_in_micro_batches(tmp_path: Path, b
     assert float((found[0] - found[2]).abs().max()) <= 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_step_clips_the_norm_of_all_gradients_together(tmp_path: Path, backbone: Path) -> None:
+    told, taken = [], []
+    for limit in (None, 0.05):
+        stage = {"learning_rate": 2e-5, "warmup": 0, "gradient_clip": limit}
+        module = ClassifierModule(str(backbone), ["bad", "good"], stage=stage)
+        watched = Watched()
+        trainer(tmp_path, max_steps=1, callbacks=[watched]).fit(module, datamodule=data_module(backbone))
+        told.append(watched.told)
+        taken.append(watched.taken)
+    assert told[0] == told[1] == pytest.approx(taken[0], rel=1e-5)  # the norm that is told is that before clipping
+    assert told[1] > 0.05
+    assert taken[1] == pytest.approx(0.05, rel=1e-4)
+
+
+class Watched(lightning.Callback):
+    """The norm of the gradients that a step has told, and of those that it took."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.told = float(outputs["norm"])
+        norms = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
+        self.taken = float(torch.linalg.vector_norm(torch.stack(norms)))
+
+
 def test_batches_of_two_ranks_are_the_batch_of_one(backbone: Path) -> None:
     data = data_module(backbone)
     data.setup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
@@ -42,6 +44,7 @@ def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(
         fit__batch_size=7,
         fit__micro_batch=2,
         fit__learning_rate=2e-5,
+        logger=["csv", "tensorboard"],
     )
     settings["data"]["test"] = str(test)
     one, two = tmp_path / "one", tmp_path / "two"
@@ -58,6 +61,16 @@ def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(
     reports = [json.loads((folder / "report.json").read_text()) for folder in (one, two)]
     assert [report["n_rows"] for report in reports] == [41, 41]
     assert reports[0]["metrics"]["accuracy"] == reports[1]["metrics"]["accuracy"]
+    mine, theirs = (pq.read_table(folder / "predictions.parquet").to_pydict() for folder in (one, two))
+    names = [name for name in mine if name.startswith("score_")]
+    assert len(names) == 2
+    for name in names:
+        assert theirs.pop(name) == pytest.approx(mine.pop(name), abs=1e-6)
+    assert mine == theirs  # rows, labels, and what was predicted
+    for folder in (one, two):  # one process logs for all
+        with open(folder / "csv" / "metrics.csv", encoding="utf-8", newline="") as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == [8, 10]
+        assert len(list((folder / "tensorboard").glob("events*"))) == 1
     valid = [training(folder)["history"][0]["valid"] for folder in (one, two)]
     assert valid[0]["loss"] == pytest.approx(valid[1]["loss"], abs=1e-6)
 

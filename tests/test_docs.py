@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -268,8 +268,7 @@ def schema_keys(model: type[BaseModel], above: str = "") -> dict[str, str]:
     for name, field in model.model_fields.items():
         if model is LanguageModelSettings and name in FitSettings.model_fields:
             continue  # the page says that it takes every key of `fit`
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        inner = model_in(field.annotation)
         if inner is not field.annotation:
             found[above + name] = (
                 "required" if field.is_required() else yaml_scalar(field.get_default(call_default_factory=True))
@@ -280,6 +279,14 @@ def schema_keys(model: type[BaseModel], above: str = "") -> dict[str, str]:
         stage = schema_keys(StageSettings, f"{above}stages.")
         found |= {key: value for key, value in stage.items() if key.rpartition(".")[2] in StageSettings.__annotations__}
     return found
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the first model of a union, not one of a list's or a mapping's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = () if get_origin(annotation) in (list, dict) else getattr(annotation, "__args__", ())
+    return next((model for model in map(model_in, inner) if model is not None), None)
 
 
 def rows_of(heading: str) -> list[list[str]]:

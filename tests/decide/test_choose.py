@@ -276,3 +276,18 @@ def test_a_calibration_alone_changes_no_answer():
         held_out = cross_fitted(logits, targets, choice=choice, seed=seed)
         assert ((held_out.scores >= held_out.thresholds) == (logits >= 0)).mean() > 0.999
     assert n_seen >= 1
+
+
+def test_costs_by_label_reach_the_thresholds_and_the_report():
+    costs = {"cost": {"q": {"false_positive": 1, "false_negative": 9}}}
+    logits, targets = multi(1500, base=TWO_BASE)
+    found = chosen(logits, targets, TWO, threshold=costs)
+    assert found.thresholds.is_kept
+    assert found.decision.threshold == pytest.approx({"p": 0.5, "q": 0.1}, abs=0.1)
+    report = decide_report(found, *multi(800, base=TWO_BASE, seed=1), resamples=50)["thresholds"]
+    assert report["rule"] == "cost of a false positive and a false negative: q 1 and 9"
+    assert report["gain"]["objective"]["value"] > 0
+    crossed = cross_fitted(logits, targets, choice=found)
+    assert crossed.thresholds.mean(axis=0) == pytest.approx([0.5, 0.1], abs=0.1)
+    with pytest.raises(RecipeError, match="there is no label 'q'"):
+        chosen(logits, targets, LabelSet(("p", "r")), threshold=costs)

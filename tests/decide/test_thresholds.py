@@ -42,6 +42,34 @@ def test_the_cost_of_calibrated_scores_has_the_threshold_of_elkan():
     assert fit_thresholds(sigmoid(logits), targets, rule=Rule.of(COST)) == pytest.approx([1 / 6, 1 / 6], abs=0.05)
 
 
+OF_LABELS = {"cost": {"q": {"false_positive": 3, "false_negative": 1}, "p": {"false_positive": 1, "false_negative": 5}}}
+
+
+def test_each_label_has_the_threshold_of_its_own_costs():
+    logits, targets = multi(20_000, base=np.array([0.0, 0.0, -1.0]))
+    rule = Rule.of(OF_LABELS, ("p", "q", "r"))
+    # of r nothing is said: an error costs 1, whichever it is
+    assert fit_thresholds(sigmoid(logits), targets, rule=rule) == pytest.approx([1 / 6, 3 / 4, 1 / 2], abs=0.05)
+    assert rule.name == "cost of a false positive and a false negative: p 1 and 5; q 3 and 1"
+    nobody = fit_thresholds(sigmoid(logits), np.zeros_like(targets), rule=rule)
+    assert nobody == pytest.approx([1 / 6, 3 / 4, 1 / 2], abs=1e-6)
+
+
+def test_the_objective_counts_each_labels_errors_at_their_own_cost():
+    targets = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
+    said = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
+    counts = LabelCounts.of(targets, said, 2)
+    # p: one of each kind, 1 + 5; q: one of each kind, 3 + 1; by rows and labels
+    assert Rule.of(OF_LABELS, ("p", "q")).objective(counts, 4) == pytest.approx(-(6 + 4) / (4 * 2))
+
+
+def test_costs_of_a_label_that_does_not_exist_are_refused():
+    with pytest.raises(RecipeError) as caught:
+        Rule.of(OF_LABELS, ("p", "quiet"))
+    assert (caught.value.what, caught.value.where) == ("there is no label 'q'", "decide.threshold.cost")
+    assert "available: p, quiet" in caught.value.next
+
+
 def test_thresholds_decide_alike_in_both_precisions():
     logits, targets = multi(500)
     scores = sigmoid(logits).astype(np.float32)
@@ -144,6 +172,10 @@ def test_thresholds_that_help_are_kept_and_those_of_noise_are_not():
         ({"precision": 1.0}, "below 1"),
         ({"precision": True}, "not a finite number"),
         ({"cost": {"false_positive": 1}}, "are not two numbers"),
+        ({"cost": {"a": {"false_positive": 1}}}, "are not two numbers"),
+        ({"cost": {"a": {"false_positive": 0, "false_negative": 1}}}, "cost.a.false_positive is 0"),
+        ({"cost": {"a": {"false_positive": 1, "false_negative": 1}, "b": 3}}, "are not two numbers"),
+        ({"cost": {}}, "are not two numbers"),
         ({"cost": {"false_positive": 1, "false_negative": -1}}, "cost.false_negative is -1"),
         ({"f_beta": 1, "precision": 0.5}, "no rule"),
         (None, "no rule"),

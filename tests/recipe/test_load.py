@@ -8,6 +8,7 @@ import pytest
 
 from headrace.errors import RecipeError
 from headrace.recipe import Recipe, load_recipe, shipped_recipe, shipped_recipes
+from headrace.recipe.places import located
 
 
 def written(folder: Path, text: str) -> Path:
@@ -157,6 +158,48 @@ def test_the_rule_of_the_thresholds_is_one() -> None:
     assert values.decide.threshold.model_dump(exclude_none=True) == {"precision": 0.9}
 
 
+def test_costs_are_two_numbers_or_two_for_each_label(tmp_path: Path) -> None:
+    both, two = {"false_positive": 1.0, "false_negative": 5.0}, {"false_positive": 2.0, "false_negative": 1.0}
+    for given in (both, {"threat": both, "false_positive": two}):
+        recipe = load_recipe({"task": "multi_label", "decide": {"threshold": {"cost": given}}})
+        rule = recipe.values.decide.threshold
+        assert rule.model_dump(exclude_none=True) == {"cost": given}
+        assert load_recipe(written(tmp_path, recipe.to_yaml())).values == recipe.values
+    recipe = load_recipe(
+        {"task": "multi_label", "decide": {"threshold": {"cost": {"threat": both}}}},
+        overrides=["decide.threshold.cost.threat.false_negative=50"],
+    )
+    assert recipe.values.decide.threshold.cost["threat"].false_negative == 50
+
+
+@pytest.mark.parametrize(
+    ("costs", "what", "column"),
+    [
+        (
+            "{a: {false_positive: 1, false_negative: -5}}",
+            "cost.a.false_negative: -5 will not do: input should be greater than 0",
+            68,
+        ),
+        (
+            "{a: {false_positive: 1, false_negative: 5, costs: 2}}",
+            "there is no key 'decide.threshold.cost.a.costs'",
+            71,
+        ),
+        (
+            "{a: {false_positive: 1, false_negative: 5}, b: 3}",
+            "decide.threshold.cost.b: 3 will not do: a mapping is needed",
+            75,
+        ),
+        ("{false_positive: 1, false_negative: -5}", "cost.false_negative: -5 will not do", 64),
+    ],
+)
+def test_a_wrong_cost_is_told_once_with_its_label_and_place(tmp_path: Path, costs: str, what: str, column: int) -> None:
+    error = refused(tmp_path, f"task: multi_label\ndecide: {{threshold: {{cost: {costs}}}}}\n")
+    assert what in error.what
+    assert error.next is not None
+    assert error.where == f"{tmp_path / 'r.yaml'}:2:{column}"
+
+
 @pytest.mark.parametrize(
     ("text", "what", "where"),
     [
@@ -173,6 +216,12 @@ def test_what_cannot_be_decided_so(tmp_path: Path, text: str, what: str, where: 
     error = refused(tmp_path, text)
     assert what in str(error)
     assert f"r.yaml:{where}" in str(error)
+
+
+def test_an_error_that_names_a_mapping_of_labels_says_where_it_begins() -> None:
+    origins = {("fit", "class_weights", "god"): "r.yaml:3:5", ("fit", "epochs"): "default"}
+    assert located("fit.class_weights", origins) == "r.yaml:3:5"
+    assert located("fit", {("fit", "epochs"): "default"}) is None
 
 
 def test_overrides_win_and_say_where_they_come_from(tmp_path: Path) -> None:

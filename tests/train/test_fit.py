@@ -164,8 +164,17 @@ def test_balanced_weights_come_from_the_training_rows(tmp_path: Path, backbone: 
         ({"fit__monitor": "acuracy"}, "'acuracy' is not a figure of validation", "one of: loss, accuracy"),
         ({"logger": "tensorbord"}, "there is no logger named 'tensorbord'", "did you mean 'tensorboard'?"),
         ({"fit__class_weights": {"god": 2.0}}, "there is no label 'god'", "labels: bad, good"),
+        (
+            {
+                "task": "multi_label",
+                "data__label_separator": "|",
+                "decide": {"threshold": {"cost": {"god": {"false_positive": 1, "false_negative": 5}}}},
+            },
+            "there is no label 'god'",
+            "did you mean 'good'?",
+        ),
     ],
-    ids=["owned", "unknown argument", "monitor", "logger", "label"],
+    ids=["owned", "unknown argument", "monitor", "logger", "label", "costs"],
 )
 def test_what_cannot_be_is_refused_with_the_way_out(
     changes: dict[str, Any], what: str, next_step: str, tmp_path: Path, train_file: Path, backbone: Path

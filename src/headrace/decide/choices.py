@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,8 +55,8 @@ class DecideSettings:
                     f"{name} is {value!r}", where=f"decide.abstain.{name}", next="give a number above 0 and below 1"
                 )
 
-    def suited(self, task: str) -> None:
-        """Check that the settings have a meaning for the task.
+    def suited(self, task: str, labels: Sequence[str]) -> None:
+        """Check that the settings have a meaning for the task and its labels.
 
         Raises:
             RecipeError: They have not.
@@ -75,6 +75,8 @@ class DecideSettings:
                 where="decide.threshold",
                 next="leave it out",
             )
+        if self.threshold != DEFAULT_RULE:
+            Rule.of(self.threshold, labels)
 
 
 @dataclass(frozen=True)

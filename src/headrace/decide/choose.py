@@ -90,7 +90,7 @@ def choose_decision(
         DataError: The shapes do not fit, or a logit is not finite.
     """
     settings = settings or DecideSettings()
-    settings.suited(task)
+    settings.suited(task, labels.names)
     logits, targets = _checked(logits, targets, n_labels=len(labels), task=task)
     fitting = _Fitting(logits, targets, labels, task, settings, seed)
     everything = np.ones(len(logits), dtype=bool)
@@ -134,7 +134,7 @@ def cross_fitted(logits: np.ndarray, targets: np.ndarray, *, choice: Choice, see
     if _follows_model(choice.thresholds):
         at_half = cross_fitted_scores(logits, targets, method=decision.calibration.method, seed=seed, at=0.0)
         return CrossFitted(scores, at_half.astype(np.float64))
-    rule = Rule.of(choice.settings.threshold)
+    rule = Rule.of(choice.settings.threshold, decision.labels)
     return CrossFitted(scores, out_of_fold_thresholds(scores, targets, rule=rule, seed=seed))
 
 
@@ -316,7 +316,7 @@ def _thresholds(
     """Choose thresholds on out-of-fold scores of several repeats; they must beat the model's own scores at 0.5."""
     if settings.threshold == DEFAULT_RULE:
         return ThresholdChoice(DEFAULT_RULE, False, "not asked for")
-    rule = Rule.of(settings.threshold)
+    rule = Rule.of(settings.threshold, labels.names)
     if why_none := _too_few(targets, len(labels)):
         return ThresholdChoice(rule.name, False, why_none)
     pairs = [

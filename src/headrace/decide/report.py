@@ -80,7 +80,8 @@ def decide_report(
         "abstain": _abstain(choice, targets, scores, limits),
     }
     if choice.thresholds is not None and limits is not None:
-        rule = Rule.of("f1" if choice.settings.threshold == DEFAULT_RULE else choice.settings.threshold)
+        asked = choice.settings.threshold
+        rule = Rule.of("f1" if asked == DEFAULT_RULE else asked, decision.labels)
         decided = [scores >= DEFAULT, plain >= DEFAULT, scores >= limits]
         note = _mean_note(decision.labels, targets != 0, decided)
         measured = _measured(targets != 0, decided, rule=rule, of_means=note, resamples=resamples, seed=seed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ PRECISION = "precision"
 COST = "cost"
 _RULES = ("f1", F_BETA, PRECISION, COST)
 _COSTS = ("false_negative", "false_positive")
+#: Labels whose costs a rule's name shows.
+_MAX_NAMED = 6
 #: Rows with the label at which its own threshold and the common one count the same.
 SHRINK_ROWS = 20
 #: One-sided: how sure a label's precision must be.
@@ -39,26 +41,30 @@ class Rule:
         kind: `f_beta`, `precision` or `cost`.
         beta: Of `f_beta`: recall counts beta times as much as precision; above 0.
         precision: Of `precision`: the wished one, above 0 and below 1.
-        false_positive, false_negative: Of `cost`: what a wrong yes and a wrong no cost, above 0.
+        false_positive, false_negative: Of `cost`: what a wrong yes and a wrong no cost, above 0; one number for all
+            labels, or one of each.
         name: As the report shows it.
     """
 
     kind: str
     beta: float = 1.0
     precision: float = 0.0
-    false_positive: float = 1.0
-    false_negative: float = 1.0
+    false_positive: float | tuple[float, ...] = 1.0
+    false_negative: float | tuple[float, ...] = 1.0
     name: str = "f1"
 
     @classmethod
-    def of(cls, given: str | Mapping[str, object]) -> Rule:
+    def of(cls, given: str | Mapping[str, object], labels: Sequence[str] | None = None) -> Rule:
         """Return the rule of a recipe.
 
         Args:
-            given: `f1`, `{f_beta: 2.0}`, `{precision: 0.9}` or `{cost: {false_positive: 1, false_negative: 5}}`.
+            given: `f1`, `{f_beta: 2.0}`, `{precision: 0.9}`, `{cost: {false_positive: 1, false_negative: 5}}`, or costs by
+                label, `{cost: {threat: {false_positive: 1, false_negative: 50}}}`; a label that is left out costs 1 and 1.
+            labels: The names of the labels, in their order. Without them costs by label are only looked over: the rule
+                fits no scores.
 
         Raises:
-            RecipeError: It is none of these, or a number is not in its range.
+            RecipeError: It is none of these, a number is not in its range, or there is no such label.
         """
         if isinstance(given, str) and given in ("f1", "auto"):
             return cls(F_BETA)
@@ -76,15 +82,38 @@ class Rule:
         if kind == PRECISION:
             wished = _number(value, "precision", 1.0)
             return cls(PRECISION, precision=wished, name=f"precision {wished:g}")
-        if not isinstance(value, Mapping) or sorted(value) != list(_COSTS):
-            raise RecipeError(
-                f"costs of {value!r} are not two numbers",
-                where="decide.threshold.cost",
-                next="give {false_positive: 1, false_negative: 5}",
-            )
-        negative, positive = (_number(value[key], f"cost.{key}", 1e9) for key in _COSTS)
+        if isinstance(value, Mapping) and value and all(isinstance(one, Mapping) for one in value.values()):
+            return cls._of_labels(value, list(value) if labels is None else labels)
+        negative, positive = _costs(value, "cost")
         named = f"cost: false positive {positive:g}, false negative {negative:g}"
         return cls(COST, false_positive=positive, false_negative=negative, name=named)
+
+    @classmethod
+    def _of_labels(cls, value: Mapping[str, object], labels: Sequence[str]) -> Rule:
+        unknown = [name for name in value if name not in labels]
+        if unknown:
+            raise RecipeError(
+                f"there is no label {unknown[0]!r}", where="decide.threshold.cost", next=suggestion(unknown[0], labels)
+            )
+        costs = {name: _costs(given, f"cost.{name}") for name, given in value.items()}
+        negative, positive = zip(*(costs.get(name, (1.0, 1.0)) for name in labels), strict=True)
+        named = [f"{name} {costs[name][1]:g} and {costs[name][0]:g}" for name in labels if name in costs]
+        more = "; …" if len(named) > _MAX_NAMED else ""
+        shown = f"cost of a false positive and a false negative: {'; '.join(named[:_MAX_NAMED])}{more}"
+        return cls(COST, false_positive=positive, false_negative=negative, name=shown)
+
+    def of_label(self, label: int) -> Rule:
+        """Return the rule of one label."""
+        if not isinstance(self.false_positive, tuple) or not isinstance(self.false_negative, tuple):
+            return self
+        return replace(
+            self, false_positive=self.false_positive[label], false_negative=self.false_negative[label], name=""
+        )
+
+    @property
+    def costs(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a wrong yes and a wrong no cost, float64 [] or [labels]."""
+        return np.asarray(self.false_positive, dtype=np.float64), np.asarray(self.false_negative, dtype=np.float64)
 
     def objective(self, counts: LabelCounts, n_rows: int) -> np.ndarray:
         """Return how good decisions are, larger is better: the mean over the labels that have any row.
@@ -101,7 +130,8 @@ class Rule:
             each = _divided((1 + weighted) * counts.hits, weighted * counts.support + counts.decided)
         elif self.kind == COST:
             wrong_yes, wrong_no = counts.decided - counts.hits, counts.support - counts.hits
-            each = -(self.false_positive * wrong_yes + self.false_negative * wrong_no) / max(n_rows, 1)
+            of_yes, of_no = self.costs
+            each = -(of_yes * wrong_yes + of_no * wrong_no) / max(n_rows, 1)
         else:
             precision, recall = counts.precision(), counts.recall()
             each = np.where(precision < self.precision, precision - self.precision, recall)
@@ -118,6 +148,17 @@ class Rule:
         if self.kind == F_BETA:
             return "macro F1" if self.is_f1 else f"macro F-beta ({self.beta:g})"
         return "minus the cost" if self.kind == COST else f"recall at a precision of {self.precision:g}"
+
+
+def _costs(value: object, name: str) -> tuple[float, ...]:
+    """Return what a false negative and a false positive cost."""
+    if not isinstance(value, Mapping) or sorted(value) != list(_COSTS):
+        raise RecipeError(
+            f"costs of {value!r} are not two numbers",
+            where=f"decide.threshold.{name}",
+            next="give {false_positive: 1, false_negative: 5}",
+        )
+    return tuple(_number(value[key], f"{name}.{key}", 1e9) for key in _COSTS)
 
 
 def _number(value: object, name: str, most: float) -> float:
@@ -143,7 +184,7 @@ def fit_thresholds(scores: np.ndarray, targets: np.ndarray, *, rule: Rule, seed:
     the mean of the five is taken in the space of logits: one lucky row moves none of them far. Then it is shrunk toward
     the common threshold, also in the space of logits: (n own + k common) / (n + k) with n rows that have the label and
     k = `SHRINK_ROWS`. The common one is the best for all labels pooled; of `cost` it is a / (a + b) for costs a of a wrong
-    yes and b of a wrong no, which is exact for calibrated scores.
+    yes and b of a wrong no (the label's own, where labels have their own), which is exact for calibrated scores.
 
     `precision` is not shrunk: each label gets the lowest threshold at which a one-sided lower bound of its precision
     (Clopper and Pearson, `PRECISION_CERTAINTY`), going down from the surest rows, never falls under the wished one.
@@ -171,7 +212,10 @@ def fit_thresholds(scores: np.ndarray, targets: np.ndarray, *, rule: Rule, seed:
     found = np.array([_best_of_each(values[rows], has_label[rows], rule) for rows, _ in parts(folds)])
     if len(found) == 0:
         return np.full(values.shape[1], DEFAULT)
-    own, common_logit = found[:, :-1], float(found[:, -1].mean())
+    own, common_logit = found[:, :-1], np.asarray(found[:, -1].mean())
+    if rule.kind == COST:
+        of_yes, of_no = rule.costs
+        common_logit = logit(of_yes / (of_yes + of_no))
     # a label without a row in some fold's rows has no threshold there
     n_found = (~np.isnan(own)).sum(axis=0)
     means = np.where(n_found > 0, np.nansum(own, axis=0) / np.maximum(n_found, 1), common_logit)
@@ -186,14 +230,12 @@ def _rounded(thresholds: np.ndarray) -> np.ndarray:
 
 def _best_of_each(scores: np.ndarray, has_label: np.ndarray, rule: Rule) -> np.ndarray:
     """Return the logit of each label's best threshold (NaN without a row that has it), and the common one at the end."""
-    own = [_best(scores[:, i], has_label[:, i], rule) for i in range(scores.shape[1])]
-    if rule.kind == COST:
-        common = float(logit(rule.false_positive / (rule.false_positive + rule.false_negative)))
-    else:
-        step = 1 + scores.size // _POOLED_CELLS
-        common = _best(scores[::step].ravel(), has_label[::step].ravel(), rule)
-        common = 0.0 if np.isnan(common) else common
-    return np.array([*own, common])
+    own = [_best(scores[:, i], has_label[:, i], rule.of_label(i)) for i in range(scores.shape[1])]
+    if rule.kind == COST:  # the costs themselves say the common one
+        return np.array([*own, 0.0])
+    step = 1 + scores.size // _POOLED_CELLS
+    common = _best(scores[::step].ravel(), has_label[::step].ravel(), rule)
+    return np.array([*own, 0.0 if np.isnan(common) else common])
 
 
 def _best(scores: np.ndarray, has_label: np.ndarray, rule: Rule) -> float:

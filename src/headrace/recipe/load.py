@@ -18,7 +18,7 @@ from headrace.recipe.content import content_faults
 from headrace.recipe.document import Document, close_to, parse_override, read_document, yaml_scalar
 from headrace.recipe.document import Path as KeyPath
 from headrace.recipe.places import OVERRIDE, Places, flat, located
-from headrace.recipe.schema import RecipeValues
+from headrace.recipe.schema import BY_LABEL, RecipeValues
 
 _FILE_KEYS = ("train", "valid", "test")
 _MEMORY = "memory:"
@@ -196,7 +196,8 @@ def _faults(error: ValidationError, places: Places) -> list[HeadraceError]:
     items = sorted(error.errors(), key=lambda item: item["type"] == "literal_error" and isinstance(item["input"], dict))
     for item in items:
         path = _known_part(item["loc"])
-        if path in seen:
+        is_word = item["type"] == "literal_error" and isinstance(item["input"], dict)
+        if path in seen or (is_word and any(known[: len(path)] == path for known in seen)):
             continue
         seen.add(path)
         dotted = ".".join(map(str, path))
@@ -207,6 +208,8 @@ def _faults(error: ValidationError, places: Places) -> list[HeadraceError]:
         else:
             shown = yaml_scalar(item["input"]) if not isinstance(item["input"], dict) else "a mapping"
             message = item["msg"].removeprefix("Value error, ")
+            if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+                message = "a mapping is needed"  # pydantic's own names the class
             what = f"{dotted}: {shown} will not do: {message[0].lower()}{message[1:]}" if dotted else message
             next_step = _help(path)
         faults.append(RecipeError(what, where=places.of(path, is_key=is_key), next=next_step))
@@ -217,13 +220,17 @@ def _known_part(loc: tuple[str | int, ...]) -> KeyPath:
     """Drop the names of union branches that pydantic puts into a location."""
     path: list[str | int] = []
     model: Any = RecipeValues
+    is_name = False  # of a mapping whose keys are the user's own, such as labels
     for part in loc:
-        if isinstance(part, int) and path:  # a place in a list of mappings
+        if is_name or (isinstance(part, int) and path):  # or a place in a list of mappings
             path.append(part)
+            is_name = False
             continue
         fields = getattr(model, "model_fields", None)
         if fields is None:
             break
+        if part == BY_LABEL:
+            is_name = True
         if "[" in str(part) or part == model.__name__:
             continue
         path.append(part)
@@ -232,15 +239,17 @@ def _known_part(loc: tuple[str | int, ...]) -> KeyPath:
 
 
 def _model_in(annotation: Any) -> Any:
-    options = [annotation, *getattr(annotation, "__args__", ())]
-    options += [inner for option in options for inner in getattr(option, "__args__", ())]
-    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    """Return the first model in a type, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(one) for one in getattr(annotation, "__args__", ()))
+    return next((model for model in inner if model is not None), None)
 
 
 def _keys_at(path: KeyPath) -> list[str]:
     model: Any = RecipeValues
     for part in path:
-        if not isinstance(part, int):
+        if part in model.model_fields:  # else a place in a list, or a label
             model = _model_in(model.model_fields[part].annotation)
     return [*model.model_fields, *(["base"] if not path else [])]
 
@@ -249,11 +258,9 @@ def _help(path: KeyPath) -> str:
     model: Any = RecipeValues
     description = None
     for part in path:
-        if isinstance(part, int):
-            continue
         field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            break
+        if field is None:  # a place in a list, or a label
+            continue
         description = field.description or description
         model = _model_in(field.annotation)
     return f"{'.'.join(map(str, path))}: {description}" if description else "see docs/recipes.md"

@@ -96,7 +96,8 @@ def located(where: str, origins: Mapping[Path, str]) -> str | None:
     if found[2]:
         path = (*path, int(found[2]) - 1)
     known = [(*path, "name"), *(path[:end] for end in range(len(path), 0, -1))]
-    origin = next((origins[key] for key in known if key in origins), "")
+    inside = next((origin for key, origin in origins.items() if key[: len(path)] == path), "")
+    origin = next((origins[key] for key in known if key in origins), inside)
     return origin if origin == OVERRIDE or re.search(r":\d+:\d+$", origin) else None
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 
 class Closed(BaseModel):
@@ -263,8 +272,21 @@ class LanguageModelSettings(FitSettings):
 class Costs(Closed):
     """What a wrong yes and a wrong no cost."""
 
-    false_positive: Rate = Field(gt=0)
-    false_negative: Rate = Field(gt=0)
+    false_positive: Rate = Field(gt=0, description="above 0: what a label costs that is given and wrong")
+    false_negative: Rate = Field(gt=0, description="above 0: what a label costs that is missed")
+
+
+def _kind_of_costs(value: Any) -> str:
+    """Tell by the values whether these are the costs of all labels, or a mapping from labels to their own."""
+    inner = value.values() if isinstance(value, dict) else ()
+    return BY_LABEL if any(isinstance(one, dict | Costs) for one in inner) else "Costs"
+
+
+#: What pydantic calls the branch in the place of a fault; see `load._known_part`.
+BY_LABEL = "dict[str, Costs]"
+AnyCosts = Annotated[
+    Annotated[Costs, Tag("Costs")] | Annotated[dict[str, Costs], Tag(BY_LABEL)], Discriminator(_kind_of_costs)
+]
 
 
 class ThresholdRule(Closed):
@@ -272,7 +294,7 @@ class ThresholdRule(Closed):
 
     f_beta: Rate | None = Field(None, gt=0, description="above 1 recall weighs more, below 1 precision")
     precision: Rate | None = Field(None, gt=0, lt=1, description="at least this on new data, with the most recall")
-    cost: Costs | None = Field(None, description="what a wrong yes and a wrong no cost")
+    cost: AnyCosts | None = Field(None, description="what a wrong yes and a wrong no cost, of all labels or by label")
 
     @model_validator(mode="after")
     def _one(self) -> ThresholdRule:

@@ -11,6 +11,7 @@ from headrace.backbones._base import Backbone
 from headrace.backbones._language import encoder_for_classifier
 from headrace.classifier import Classifier
 from headrace.data.examples import LabelSet
+from headrace.decide.thresholds import COST, Rule
 from headrace.errors import RecipeError
 from headrace.head import CLASSICAL, HeadSettings
 from headrace.model import load_classifier
@@ -63,9 +64,10 @@ def refuse_late_faults(values: RecipeValues, classifier: Classifier) -> None:
 
     Raises:
         RecipeError: A stage trains more groups than there are, texts are longer than the backbone takes, or a label
-            that does not exist has a weight.
+            that does not exist has a weight or costs.
     """
     refuse_long_texts(values, classifier.backbone)
+    refuse_costs(values, classifier.labels)
     for phase in values.fit.phases:
         refuse_unknown_labels(phase, classifier.labels)
     if values.head.name not in CLASSICAL:
@@ -85,6 +87,17 @@ def refuse_long_texts(values: RecipeValues, backbone: Backbone) -> None:
             where="data.max_length",
             next=f"set data.max_length to {longest} or less",
         )
+
+
+def refuse_costs(values: RecipeValues, labels: LabelSet) -> None:
+    """Refuse costs of labels that do not exist, before anything is trained.
+
+    Raises:
+        RecipeError: There are some.
+    """
+    costs = getattr(values.decide.threshold, "cost", None)
+    if isinstance(costs, Mapping):
+        Rule.of({COST: {name: given.model_dump() for name, given in costs.items()}}, labels.names)
 
 
 def refuse_unknown_labels(phase: TrainSettings, labels: LabelSet) -> None:

@@ -27,7 +27,7 @@ from headrace.train.frozen_store import KeptRows
 from headrace.train.language.model import check_words, words_in
 from headrace.train.module import ClassifierModule
 from headrace.train.prepare import Prepared
-from headrace.train.rehearse import refuse_long_texts
+from headrace.train.rehearse import refuse_costs, refuse_long_texts
 from headrace.train.resume import Goal, Keeper
 from headrace.train.run import RunFolder
 from headrace.train.signals import Signals
@@ -50,6 +50,7 @@ class Session(Training):
         for place in (values.backbone.name, values.backbone.backward):
             if place is not None:
                 check_words(place, self.prepared.subwords)
+        refuse_costs(values, self.prepared.labels)
         module = ClassifierModule(**self.module_arguments)
         refuse_long_texts(values, module.model.backbone)
         return module

@@ -6,6 +6,8 @@ import csv
 import inspect
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from headrace.errors import RecipeError
+from headrace.errors import RecipeError, RunError
 from headrace.evaluate import METRICS
 from headrace.train.fit import fit
 from headrace.train.loggers import LOGGERS, MetricsFile, build_loggers, close_loggers
@@ -48,12 +50,12 @@ def test_the_csv_goes_on_after_an_interruption_and_in_the_next_stage(
 ) -> None:
     stages = [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 1}]
     settings = recipe(train_file, backbone, logger="csv", trainer=EACH_STEP, fit__stages=stages)
-    stop_at(12, settings, tmp_path)
+    stop_at(8, settings, tmp_path)  # the first stage's last step, before its validation
     with open(tmp_path / "csv" / "metrics.csv", "r+", encoding="utf-8") as file:
         n_columns = file.readline().count(",") + 1
         file.seek(0, 2)
         # as a process leaves it that took a step after its last checkpoint and was killed while it wrote the next
-        file.write(",".join(["13"] * n_columns) + "\n14,0.")
+        file.write(",".join(["9"] * n_columns) + "\n10,0.")
     fit(settings, out=tmp_path, echo=silent)
     assert logged(tmp_path, "train/loss") == list(range(1, 17))
     assert logged(tmp_path, "learning_rate/head") == list(range(1, 17))
@@ -75,6 +77,29 @@ def test_rows_of_a_validation_that_was_not_kept_are_left_out(
     again.save()
     assert logged(tmp_path, "train/loss") == [7, 8, 9]
     assert logged(tmp_path, "valid/loss") == expected
+
+
+def test_rows_that_a_full_disk_refused_are_written_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = MetricsFile(tmp_path / "csv", step=0, is_validated=True)
+    file.log_metrics({"train/loss": 0.5}, 1)
+    file.save()
+    file.log_metrics({"train/loss": 0.25}, 2)
+
+    @contextmanager
+    def full(path: Path, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        with open(path, "a") as opened:
+            opened.write("2,0.")
+        raise OSError(28, "No space left on device")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.train.loggers.open", full, raising=False)
+        with pytest.raises(RunError, match=r"cannot write metrics\.csv: No space left"):
+            file.save()
+    file.save()
+    assert (tmp_path / "csv" / "metrics.csv").read_text() == "step,train/loss\n1,0.5\n2,0.25\n"
 
 
 def test_tensorboard_has_each_value_once_also_of_the_step_at_which_a_run_was_interrupted(

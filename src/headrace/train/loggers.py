@@ -185,11 +185,7 @@ class MetricsFile(Logger):
             before = self._rows() if self.path.is_file() else []
             self._write([*before, *self._waiting], columns)
         else:
-            try:
-                with open(self.path, "a", encoding="utf-8", newline="") as file:
-                    file.write(_lines(self._waiting, columns))
-            except OSError as error:
-                raise write_error(self.path, error) from error
+            self._append()
         self._waiting = []
 
     @rank_zero_only
@@ -201,6 +197,15 @@ class MetricsFile(Logger):
         text = self.path.read_text("utf-8")
         whole = text[: text.rfind("\n") + 1]  # a process that was killed may have left half a line
         return list(csv.DictReader(io.StringIO(whole, newline="")))
+
+    def _append(self) -> None:
+        before = self.path.stat().st_size
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
+                file.write(_lines(self._waiting, self._columns))
+        except OSError as error:
+            os.truncate(self.path, before)  # these rows wait for the next time
+            raise write_error(self.path, error) from error
 
     def _write(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
         write_text(self.path, _lines([dict(zip(columns, columns, strict=True)), *rows], columns))

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import lightning
 import torch
 
-from headrace.errors import Interrupted, TrainingStopped
+from headrace.errors import Interrupted, RunError, TrainingStopped
 from headrace.train.checkpoints import AtomicCheckpoints, Best, checkpoint_file, clean, write_best
 from headrace.train.curve import Curve
 from headrace.train.signals import Signals
@@ -315,7 +316,8 @@ class Keeper(lightning.Callback):
         if self._saved_step == progress.total and progress.step:
             return
         for one in trainer.loggers:  # what was logged up to this step is not logged again
-            one.save()
+            with suppress(OSError, RunError):  # a full disk: the checkpoint's own error tells it
+                one.save()
         trainer.save_checkpoint(checkpoint_file(self.folder, total=progress.total, epoch=progress.epoch))
         error = self.checkpoints.error
         if trainer.world_size > 1:

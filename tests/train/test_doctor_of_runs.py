@@ -53,12 +53,28 @@ def texts(n: int, seed: int, *, by_coin: bool) -> list[dict[str, str]]:
     return found
 
 
+def in_order(n: int, seed: int) -> list[dict[str, str]]:
+    """Seven words, of which the second tells the label and the fifth would tell the other: counting words tells nothing.
+
+    Both kinds have a word on either side, so that pairs of words tell nothing either.
+    """
+    random = np.random.default_rng(seed)
+    found = []
+    for number in range(n):
+        label, other = ("good", "bad") if number % 2 == 0 else ("bad", "good")
+        words = list(random.choice(OTHERS, 7))
+        words[1], words[4] = random.choice(WORDS[label]), random.choice(WORDS[other])
+        found.append({"text": " ".join(words), "label": label})
+    return found
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("doctor")
     for seed, (name, n) in enumerate({"train": 400, "valid": 240, "test": 240}.items()):
         write_csv(folder / f"{name}.csv", texts(n, seed, by_coin=False))
         write_csv(folder / f"coin-{name}.csv", texts(n, seed, by_coin=True))
+        write_csv(folder / f"order-{name}.csv", in_order(n, seed))
     tiny_folder(folder)
     return folder
 
@@ -74,10 +90,14 @@ def settings(folder: Path, prefix: str = "", **changes: Any) -> dict[str, Any]:
     return found
 
 
-def codes(values: dict[str, Any], out: Path) -> set[str]:
+def report_of(values: dict[str, Any], out: Path) -> dict[str, Any]:
     run = fit(values, out=out, echo=silent)
-    report = json.loads((run.folder / "report.json").read_text("utf-8"))
-    return {one["code"] for one in report["diagnoses"]}
+    found: dict[str, Any] = json.loads((run.folder / "report.json").read_text("utf-8"))
+    return found
+
+
+def codes(values: dict[str, Any], out: Path) -> set[str]:
+    return {one["code"] for one in report_of(values, out)["diagnoses"]}
 
 
 #: Code -> what the run that calls for it has otherwise than the healthy one.
@@ -89,7 +109,9 @@ SICK: dict[str, dict[str, Any]] = {
     # at 0.5 it depends on the rounding of the processor whether the loss rises by more than chance
     "learning_rate_too_high": {"fit__learning_rate": 10.0, "fit__schedule": "constant", "fit__batch_size": 4},
     "no_better_than_majority": {"prefix": "coin-"},
-    "no_better_than_baseline": {"baseline": True},
+    "no_better_than_baseline": {
+        "baseline": True
+    },  # one word tells all; its healthy run is the one with a baseline below
     "overfitting": {"prefix": "coin-", "data__limit": 60, "fit__epochs": 30},
     "still_improving": {"fit__learning_rate": 1e-3},
     "validation_too_small": {"data__valid": "5%"},
@@ -103,6 +125,13 @@ def healthy(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> set[str]:
 
 def test_a_healthy_run_has_no_diagnosis(healthy: set[str]) -> None:
     assert healthy == set()
+
+
+def test_a_healthy_run_beats_its_baseline_where_the_order_of_the_words_decides(tmp_path: Path, folder: Path) -> None:
+    report = report_of(settings(folder, "order-", baseline=True, fit__epochs=8), tmp_path / "run")
+    assert report["baseline"]["metrics"]["accuracy"]["value"] < 0.65
+    assert report["metrics"]["accuracy"]["value"] > 0.9
+    assert report["diagnoses"] == []
 
 
 @pytest.mark.parametrize("code", SICK)

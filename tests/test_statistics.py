@@ -280,8 +280,10 @@ def test_intervals_and_tests_are_right_about_as_often_as_they_say(simulation):
     found = shares_of(simulation, lambda r: is_small(r, 200) and r.figure != "power", 300)
     assert len(found) >= 12
     for name, figure, share in found:
-        wanted = 0.05 if figure == "false differences" else 0.95
-        assert abs(share - wanted) < 0.045, (name, share)
+        if figure == "broken promises":
+            assert share < 0.1 + 0.052, (name, share)  # it may be broken 10 times of 100
+        else:
+            assert abs(share - (0.05 if figure == "false differences" else 0.95)) < 0.045, (name, share)
 
 
 def test_a_false_interval_would_be_seen(simulation):

@@ -201,7 +201,7 @@ def _fit(recipe: Recipe, folder: RunFolder, signals: Signals, say: Echo, *, forc
     return run
 
 
-class _Findings(HeadraceError):
+class FindingsError(HeadraceError):
     """Findings of the audit, under --strict."""
 
     exit_code = 1
@@ -226,7 +226,7 @@ def stop_at_findings(findings: Iterable[Finding], *, strict: bool) -> None:
     """
     serious = [finding for finding in findings if finding.severity != "note"]
     if strict and serious:
-        raise _Findings(
+        raise FindingsError(
             f"the data have {len(serious)} finding(s), and --strict stops at them",
             where="; ".join(finding.code for finding in serious),
             next="`headrace check` shows them; data.allow accepts a finding by its code",

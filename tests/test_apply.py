@@ -203,7 +203,7 @@ def test_what_the_bundle_is_not_sure_of_has_no_label_and_a_reason_in_each_format
 
 
 def test_with_a_given_threshold_every_row_is_answered(tmp_path: Path, careful: Bundle) -> None:
-    apply.predict_file(careful, rows(6), tmp_path / "p.jsonl", threshold=0.5)
+    apply.predict_file(careful, rows(6), tmp_path / "p.jsonl", threshold={"good": 0.5})
     written = read_jsonl(tmp_path / "p.jsonl")
     assert {row["reason"] for row in written} == {None}
     assert None not in {row["label"] for row in written}
@@ -265,7 +265,17 @@ def test_a_threshold_that_does_not_suit_is_told_before_the_data_are_read(tmp_pat
         apply.predict_file(bundle, tmp_path / "not-there.csv", tmp_path / "p.csv", threshold={"god": 0.5})
     with pytest.raises(RecipeError) as caught:
         headrace.evaluate(bundle, tmp_path / "not-there.csv", threshold=0.7)
-    assert caught.value.what == "an evaluation of single_label takes no threshold"
+    assert caught.value.next == "name it, such as good=0.7"
+
+
+def test_evaluate_obeys_a_threshold_of_two_labels(tmp_path: Path, bundle: Bundle) -> None:
+    path = csv_file(tmp_path / "a.csv", 10)
+    found = headrace.evaluate(bundle, path, threshold={"bad": 0.0}, out=tmp_path / "out")
+    assert [sum(column) for column in zip(*found.confusion or [], strict=True)] == [10, 0]
+    wrong = json.loads((tmp_path / "out" / "report.json").read_text())["confusion_matrix"]["counts"][1][0]
+    assert wrong > 0
+    with (tmp_path / "out" / "errors.csv").open(newline="") as file:
+        assert [row["predicted"] for row in csv.DictReader(file)] == ["bad"] * wrong
 
 
 def test_evaluate_counts_every_row_once_and_writes_its_files(

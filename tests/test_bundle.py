@@ -654,7 +654,8 @@ def test_two_labels_with_a_threshold_answer_though_the_bundle_may_not(tmp_path: 
     made(tmp_path, labels=("bad", "good"), decision=decision.as_dict())
     bundle = Bundle.load(tmp_path / "bundle")
     assert bundle.predict(SENTENCES[0]).reason == "abstain"
-    assert bundle.predict(SENTENCES[0], threshold=0.0).label == "good"
+    assert bundle.predict(SENTENCES[0], threshold={"good": 0.0}).label == "good"
+    assert bundle.predict(SENTENCES[0], threshold={"bad": 0.0}).label == "bad"
 
 
 def test_an_older_bundle_without_a_decision_still_loads(folder: Path, original: Bundle) -> None:

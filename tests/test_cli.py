@@ -483,7 +483,7 @@ def test_predict_shows_what_it_is_not_sure_of(capsys: pytest.CaptureFixture[str]
     code, value = answered(capsys, "predict", "careful", path)
     assert code == 0
     assert [(row["label"], row["reason"]) for row in value["predictions"]] == [(None, "abstain")] * 2
-    _, value = answered(capsys, "predict", "careful", path, "--threshold", "0.5")
+    _, value = answered(capsys, "predict", "careful", path, "--threshold", "good=0.5")
     assert all(row["label"] in ("bad", "good") for row in value["predictions"])
 
 

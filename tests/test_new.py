@@ -210,3 +210,25 @@ def test_the_task_can_be_told(tmp_path: Path) -> None:
     assert guess(path).task == "multi_label"
     told = guess(path, task="single_label")
     assert (told.task, told.label) == ("single_label", ("rude",))
+
+
+def test_a_quote_that_is_never_closed_is_told_as_check_tells_it(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"{text},{'pn'[n % 2]}" for n, text in enumerate(TEXTS))]
+    lines[4] = f'"{lines[4]}'
+    (tmp_path / "a.csv").write_text("\n".join(lines), "utf-8")
+    with pytest.raises(DataError) as caught:
+        new(tmp_path / "a.csv", out=tmp_path / "recipe.yaml")
+    assert caught.value.what == "a quote that opens here is never closed"
+    assert caught.value.where == f"{tmp_path / 'a.csv'}:5"
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_rows_with_too_many_fields_are_passed_over_or_told_where_there_are_no_others(tmp_path: Path) -> None:
+    ragged = [[text, "more", "p"] for text in TEXTS]
+    good = [[text, "pn"[n % 2]] for n, text in enumerate(TEXTS)]
+    assert guess(table(tmp_path / "a.csv", ["text", "label"], [*ragged, *good])).n_rows == len(good)
+    with pytest.raises(DataError) as caught:
+        guess(table(tmp_path / "b.csv", ["text", "label"], ragged))
+    assert caught.value.what == (
+        "none of the 20 rows can be used; the first: this row has 3 fields where the header has 2"
+    )

@@ -25,6 +25,7 @@ from headrace.predict import (
     flags_of,
     passes,
     probabilities,
+    read_threshold,
     score,
     thresholds,
     token_vectors,
@@ -256,11 +257,53 @@ def test_scores_are_the_tasks_own_unless_a_calibration_is_kept() -> None:
     assert probabilities(logits[:0], "single_label", cooled).shape == (0, 2)
 
 
-def test_a_threshold_of_two_labels_is_that_of_the_second() -> None:
-    scores = np.array([[0.7, 0.3]], np.float32)
-    assert answers(scores, ("no", "yes"), task="single_label")[0].label == "no"
-    assert answers(scores, ("no", "yes"), task="single_label", threshold=0.25)[0].label == "yes"
-    assert answers(scores, ("no", "yes"), task="single_label", threshold={"yes": 0.25})[0].label == "yes"
+@pytest.mark.parametrize(
+    ("threshold", "label"),
+    [
+        (None, "no"),
+        ({"yes": 0.25}, "yes"),
+        ({"yes": 0.3125}, "yes"),
+        ({"yes": 0.32}, "no"),
+        ({"no": 0.6875}, "no"),
+        ({"no": 0.69}, "yes"),
+    ],
+)
+def test_a_threshold_of_two_labels_is_that_of_the_one_it_names(threshold: Any, label: str) -> None:
+    scores = np.array([[0.6875, 0.3125]], np.float32)
+    assert answers(scores, ("no", "yes"), task="single_label", threshold=threshold)[0].label == label
+
+
+def test_a_threshold_that_names_neither_or_both_of_two_labels_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        thresholds(0.3, ("ham", "spam"), multi_label=False)
+    assert caught.value.what == "a threshold for one of 'ham' and 'spam' does not say for which"
+    assert caught.value.next == "name it, such as spam=0.3"
+    with pytest.raises(RecipeError, match="a threshold for each of two labels"):
+        thresholds({"ham": 0.3, "spam": 0.3}, ("ham", "spam"), multi_label=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], None), (["0.3"], 0.3), (["spam=0.3", "a=b=1"], {"spam": 0.3, "a=b": 1.0})],
+)
+def test_thresholds_are_read_from_a_command_line(words: list[str], expected: Any) -> None:
+    assert read_threshold(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["much"], "'much' is no threshold"),
+        (["spam="], "'spam=' is no threshold"),
+        (["0.3", "0.4"], "0.3 does not say for which label"),
+        (["spam=0.3", "0.4"], "0.4 does not say for which label"),
+        (["spam=0.3", "spam=0.4"], "'spam' has two thresholds"),
+    ],
+)
+def test_thresholds_of_a_command_line_that_make_no_sense_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_threshold(words)
+    assert caught.value.what == message
 
 
 @pytest.mark.parametrize(
@@ -283,7 +326,7 @@ def test_a_threshold_that_makes_no_sense_is_refused(threshold: Any, message: str
 
 
 def test_thresholds_by_name_do_not_suit_a_single_label() -> None:
-    with pytest.raises(RecipeError, match="only for the second of two labels"):
+    with pytest.raises(RecipeError, match="one of 3 labels is the answer"):
         thresholds({"a": 0.5}, ("a", "b", "c"), multi_label=False)
 
 

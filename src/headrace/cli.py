@@ -59,7 +59,10 @@ Set = Annotated[
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, such as runs/demo/bundle.")]
 Threshold = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="Multi-label: from which score on a label is given.")
+    list[str] | None,
+    typer.Option(
+        metavar="[LABEL=]NUMBER", help="From which score on a label is given, or is the answer of two; may repeat."
+    ),
 ]
 Pair = Annotated[str | None, typer.Option(help="The second text, for a bundle of pairs.")]
 POOLS = "From token vectors to one: mean, cls, max, concat (last, max and mean) or pooler"
@@ -243,9 +246,11 @@ def evaluate(
 ) -> Answer:
     """Score labelled texts with a bundle: metrics with intervals."""
     from headrace.apply import evaluate as evaluate_file
+    from headrace.predict import read_threshold
 
+    limits = read_threshold(threshold or ())
     evaluation = evaluate_file(
-        bundle, file, out=out, threshold=threshold, progress=counted("scored"), device=device, precision=precision
+        bundle, file, out=out, threshold=limits, progress=counted("scored"), device=device, precision=precision
     )
     return evaluation_answer(evaluation, out)
 
@@ -281,16 +286,17 @@ def predict(
     """Predict the texts of a file, in its order; run again after any interruption, it goes on where it was."""
     from headrace.apply import Where, partial_folder, predict_file, predict_rows
     from headrace.bundle import Bundle
+    from headrace.predict import read_threshold
     from headrace.sources import piped
 
-    loaded = Bundle.load(bundle)
+    limits, loaded = read_threshold(threshold or ()), Bundle.load(bundle)
     where: Where = {"device": device, "precision": precision}
     with piped(sys.stdin.buffer, loaded) if file == "-" else nullcontext(file) as source:
         if out is None:
-            return predictions_answer(*predict_rows(loaded, source, threshold=threshold, **where))
+            return predictions_answer(*predict_rows(loaded, source, threshold=limits, **where))
         progress = counted("predicted")
         try:
-            found = predict_file(loaded, source, out, threshold=threshold, raw=raw, progress=progress, **where)
+            found = predict_file(loaded, source, out, threshold=limits, raw=raw, progress=progress, **where)
         except KeyboardInterrupt:
             if partial_folder(out).exists():
                 to_stderr(f"what was scored is kept in {partial_folder(out)}: the same command goes on there")

@@ -56,7 +56,8 @@ class Evaluation:
         per_label: Label -> `precision recall f1 roc_auc average_precision` (Interval), `support` and `n_predicted` (int).
         confusion: [labels][labels] rows by true, then predicted label; None for multi-label.
         notes: What a reader must know to read the numbers right.
-        threshold: Of multi-label: from which score on a label is decided; one number or one per label.
+        threshold: Of multi-label: from which score on a label is decided; one number or one per label. Of two single
+            labels: from which score on the second is decided, where one was given.
     """
 
     task: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.data.delimited import long_fields, named_records
 from headrace.data.faults import Faults
 from headrace.data.tabular import json_objects
-from headrace.data.textfile import open_text
 from headrace.errors import DataError, RecipeError, nearest
 from headrace.tables import EXTENSIONS
 
@@ -169,7 +168,7 @@ def sample(path: Path) -> list[Row]:
     """Return at most 2,000 rows of a data file, spread over it, numbers as text.
 
     Raises:
-        DataError: There is no such file, its ending is unknown, or it holds no rows.
+        DataError: There is no such file, its ending is unknown, it cannot be parsed, or it holds no row that can be used.
     """
     if not path.is_file():
         beside = [p.name for p in path.absolute().parent.iterdir()] if path.absolute().parent.is_dir() else []
@@ -180,12 +179,14 @@ def sample(path: Path) -> list[Row]:
             next=f"did you mean {close!r}?" if close else "name a data file, or a folder with one folder per label",
         )
     name = path.name.lower()
+    faults = Faults(str(path), skip=True)  # single bad rows are for `headrace check` to tell
     if name.endswith(".parquet"):
         rows = spread(_parquet(path))
     elif name.endswith((".jsonl", ".jsonl.gz")):
-        rows = spread(_json_lines(path))
+        rows = spread(row for _, row in json_objects(path, faults, source=str(path), encoding=None))
     elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-        rows = spread(_delimited(path, "\t" if ".tsv" in name else ","))
+        with long_fields():
+            rows = spread(row for _, row in named_records(path, faults, source=str(path)))
     else:
         raise DataError(
             f"cannot tell what {path.name!r} holds from its name",
@@ -193,7 +194,7 @@ def sample(path: Path) -> list[Row]:
             next=f"give a name that ends in {', '.join(EXTENSIONS)}, or a folder with one folder per label",
         )
     if not rows or not rows[0]:
-        raise DataError("there is no row of data", where=str(path), next="give a file with labelled texts")
+        raise faults.no_row()
     return [{key: _as_text(value) for key, value in row.items()} for row in rows]
 
 
@@ -214,23 +215,6 @@ def spread(rows: Iterable[Row]) -> list[Row]:
 
 def _n_characters(row: Row) -> int:
     return sum(len(value) for value in row.values() if isinstance(value, str))
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    ignored = Faults(str(path), skip=True)  # bad lines are for `headrace check` to tell
-    return (row for _, row in json_objects(path, ignored, source=str(path), encoding=None))
-
-
-def _delimited(path: Path, delimiter: str) -> Iterator[Row]:
-    with open_text(path, encoding=None, source=str(path)) as stream:
-        reader = csv.DictReader(stream, delimiter=delimiter)
-        try:
-            for row in reader:
-                yield {key: value for key, value in row.items() if key is not None}
-        except csv.Error as error:
-            raise DataError(
-                f"the row cannot be read: {error}", where=f"{path}:{reader.line_num}", next="mend the row"
-            ) from error
 
 
 def _parquet(path: Path) -> Iterator[Row]:

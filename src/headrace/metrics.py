@@ -65,21 +65,25 @@ def metric(
     return register
 
 
-def decisions(scores: np.ndarray, *, multi_label: bool, threshold: float | np.ndarray = 0.5) -> np.ndarray:
+def decisions(scores: np.ndarray, *, multi_label: bool, threshold: float | np.ndarray | None = None) -> np.ndarray:
     """Return the decided labels.
 
     Args:
         scores: [rows, labels].
         multi_label: Whether a row may have any number of labels.
-        threshold: Of multi-label alone: one number, or one per label; a score equal to it counts as yes.
+        threshold: Of multi-label: one number, or one per label; 0.5 by default. Of two single labels: one number, for
+            the second of them. A score equal to it counts as yes.
 
     Returns:
         Single label: int64 [rows], the label with the highest score, the first of equals. Multi-label: bool
         [rows, labels].
     """
     if multi_label:
+        threshold = 0.5 if threshold is None else threshold
         # as the tasks compare: NumPy takes a plain 0.7 at the precision of the scores, so a float32 0.7 is a yes
         return np.asarray(scores >= threshold)
+    if threshold is not None:
+        return np.asarray(scores[:, 1] >= threshold, dtype=np.int64)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64)
 
 

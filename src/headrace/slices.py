@@ -182,7 +182,7 @@ class _Measure:
         metric, threshold = known[name], options.get("threshold")
         second = scores
         if metric.uses == "decided":
-            second = decisions(scores, multi_label=targets.ndim == 2, threshold=0.5 if threshold is None else threshold)
+            second = decisions(scores, multi_label=targets.ndim == 2, threshold=threshold)
         overall = metric.function(targets, second) if len(targets) else None
         is_share = name == "accuracy" or (name == "f1_micro" and targets.ndim == 1)
         return cls(metric, targets, second, is_share, overall, options.get("seed", 0))

@@ -74,4 +74,4 @@ def test_a_threshold_moves_the_border_between_two_labels():
     assert single_label.decode(scores, threshold=0.31) == [0, 1, 1]
     with pytest.raises(RecipeError) as caught:
         single_label.decode(np.ones((1, 3)), threshold=0.5)
-    assert caught.value.what == "single_label takes one threshold, and only for two labels; there are 3"
+    assert caught.value.what == "one of 3 labels is the answer: a threshold suits two labels"

@@ -18,7 +18,7 @@ from headrace.bundle import Bundle, TextSettings, versions
 from headrace.bundle.about import Threshold
 from headrace.data.examples import Examples, LabelSet
 from headrace.data.read import Columns, read
-from headrace.errors import BundleError, RecipeError
+from headrace.errors import BundleError
 from headrace.evaluation import Evaluation
 from headrace.predict import thresholds
 from headrace.sources import scratch
@@ -39,7 +39,7 @@ def evaluate(
         bundle: A bundle or its folder.
         source: A file, a folder per label, `hub:owner/name`, or rows in memory, with the columns of the training data.
         out: A folder for report.json, report.html and errors.csv.
-        threshold: Of multi-label, instead of the bundle's own: one number, or numbers by label name.
+        threshold: Instead of the bundle's own; as in `Bundle.predict`.
         progress: Told how many rows are done, and how many there are.
         **where: See `Where`.
 
@@ -110,16 +110,8 @@ def with_label_columns(bundle: Bundle) -> TextSettings:
 
 
 def _limits(bundle: Bundle, threshold: Threshold | None) -> float | np.ndarray | None:
-    if is_multi_label(bundle):
-        chosen = bundle.threshold if threshold is None else threshold
-        return thresholds(chosen, bundle.labels, multi_label=True)
-    if threshold is not None:
-        raise RecipeError(
-            f"an evaluation of {bundle.task} takes no threshold",
-            where="threshold",
-            next="leave it out: the label with the highest score is the answer",
-        )
-    return None
+    chosen = bundle.threshold if threshold is None else threshold
+    return thresholds(chosen, bundle.labels, multi_label=is_multi_label(bundle))
 
 
 def _parts(examples: Examples, progress: Progress | None) -> Iterator[Any]:

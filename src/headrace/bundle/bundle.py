@@ -159,8 +159,10 @@ class Bundle:
 
         Args:
             texts: An empty list gives an empty one. An empty text has a prediction too, with the flag `empty`.
-            threshold: A number, or numbers by label name; None for the bundle's own, then the task's rule. With a given
-                one there is always an answer: what abstention promises holds for the bundle's own alone.
+            threshold: From which score on a label is given. Of multi-label a number for all, or numbers by label name
+                (0.5 for those that are left out); of two single labels a number by the name of one. None for the
+                bundle's own, then the task's rule. With a given one there is always an answer: what abstention promises
+                holds for the bundle's own alone.
             **compute: See `headrace.predict.Compute`: `device`, `precision`, `progress`.
 
         Raises:

@@ -135,8 +135,9 @@ def compare_scores(
         names, (scores_a, scores_b), (options.get("threshold_a"), options.get("threshold_b")), strict=True
     ):
         targets, scores = checked(targets, scores, labels=labels, task=task)
-        given = fitting(0.5 if threshold is None else threshold, len(labels))
-        decided = decisions(scores, multi_label=task == MULTI_LABEL, threshold=given)
+        multi_label = task == MULTI_LABEL
+        given = fitting(threshold, len(labels), multi_label=multi_label)
+        decided = decisions(scores, multi_label=multi_label, threshold=given)
         seed, resamples = options.get("seed", 0), options.get("resamples", 1000)
         pair.append(Scored(name, targets, scores, decided, seed, resamples))
     return compare_scored(pair[0], pair[1], labels, metric=options.get("metric"), whole=options.get("whole", False))

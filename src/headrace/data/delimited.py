@@ -75,6 +75,19 @@ def records(path: Path, columns: Columns, faults: Faults, *, source: str, encodi
                 )
 
 
+def named_records(path: Path, faults: Faults, *, source: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each record by column name, with its line; records of the wrong form go to `faults`.
+
+    Raises:
+        DataError: The header cannot be read, or a quote is never closed.
+    """
+    with open_text(path, encoding=None, source=source) as stream:
+        header = tuple(dict.fromkeys(_header(_Lines(stream), _delimiter(path), source)))
+    # the names that stand twice are refused where columns are chosen
+    for row, fields in records(path, Columns(text=header), faults, source=source, encoding=None):
+        yield row, dict(zip(header, fields, strict=True))
+
+
 class _UnclosedQuote(Exception):
     """The file ended inside a quoted field."""
 

@@ -90,7 +90,7 @@ class Decision:
     def decided(self, scores: np.ndarray) -> np.ndarray:
         """Return the answers, whether sure or not: int64 [rows], or bool [rows, labels] of multi-label."""
         limits = self.limits()
-        return decisions(scores, multi_label=limits is not None, threshold=DEFAULT if limits is None else limits)
+        return decisions(scores, multi_label=limits is not None, threshold=limits)
 
     def is_unsure(self, scores: np.ndarray) -> np.ndarray:
         """Return bool [rows]: where the answer is "not sure". What it promises holds for its own thresholds alone.

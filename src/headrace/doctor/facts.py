@@ -101,11 +101,13 @@ class Facts:
 
     def decided(self, scores: np.ndarray) -> np.ndarray:
         """Return the decided labels: int64 [rows], or bool [rows, labels] by the thresholds."""
+        if not self.is_multi_label:
+            return decisions(scores, multi_label=False)
         given = self.thresholds or {}
         default = np.full(scores.shape[1], 0.5)
         for i, name in enumerate(self.labels[: len(default)]):
             default[i] = given.get(name, 0.5)
-        return decisions(scores, multi_label=self.is_multi_label, threshold=default)
+        return decisions(scores, multi_label=True, threshold=default)
 
     def name(self, label: int) -> str:
         """Return a label's name, or its number where there is no name."""

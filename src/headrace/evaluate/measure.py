@@ -57,7 +57,8 @@ class Options(TypedDict, total=False):
     """What `evaluate` takes besides its subject.
 
     Attributes:
-        threshold: Multi-label alone: one number or one per label, 0.5 by default.
+        threshold: Multi-label: one number or one per label, 0.5 by default. Two single labels: from which score on the
+            second is the answer; by default the higher of the two.
         seed: Of the resamples, 0 by default.
         resamples: Of the bootstrap, 1,000 by default.
     """
@@ -83,21 +84,19 @@ def evaluate(
     Raises:
         DataError: There are no rows, the shapes do not fit, or a score is not in [0, 1].
     """
-    threshold = options.get("threshold")
-    given = 0.5 if threshold is None else threshold
     targets, scores = checked(targets, scores, labels=labels, task=task)
     multi_label = targets.ndim == 2
+    threshold = fitting(options.get("threshold"), len(labels), multi_label=multi_label)
     scored = Scored(
         targets=targets,
         scores=scores,
-        decided=decisions(scores, multi_label=multi_label, threshold=fitting(given, len(labels))),
+        decided=decisions(scores, multi_label=multi_label, threshold=threshold),
         names=labels.names,
         resamples=options.get("resamples", 1000),
         seed=options.get("seed", 0),
         has_label=one_column_per_label(targets, len(labels)),
     )
     resampled = resample(targets, scores, scored.decided, resamples=scored.resamples, seed=scored.seed, ranked=False)
-    kept = [float(one) for one in np.atleast_1d(given)]
     counts = scored.has_label.sum(axis=0), scored.has_decided.sum(axis=0)
     notes = label_notes(scored.names, *counts, scored.n_rows)
     return Evaluation(
@@ -109,8 +108,14 @@ def evaluate(
         per_label=_per_label(scored, resampled),
         confusion=None if multi_label else confusion_matrix(targets, scored.decided, len(labels)).tolist(),
         notes=tuple(notes),
-        threshold=None if not multi_label else kept[0] if len(kept) == 1 else tuple(kept),
+        threshold=_plain(0.5 if threshold is None and multi_label else threshold),
     )
+
+
+def _plain(threshold: float | np.ndarray | None) -> float | tuple[float, ...] | None:
+    if threshold is None or np.ndim(threshold) == 0:
+        return None if threshold is None else float(threshold)
+    return tuple(float(one) for one in np.asarray(threshold))
 
 
 def monitor_value(
@@ -144,8 +149,7 @@ def monitor_value(
     metric = known[name]
     if metric.uses == "scores":
         return metric.function(targets, scores)
-    given = 0.5 if threshold is None else threshold
-    return metric.function(targets, decisions(scores, multi_label=targets.ndim == 2, threshold=given))
+    return metric.function(targets, decisions(scores, multi_label=targets.ndim == 2, threshold=threshold))
 
 
 def _metrics(scored: Scored, resampled: Resampled) -> dict[str, Interval]:

@@ -94,12 +94,20 @@ def checked(targets: np.ndarray, scores: np.ndarray, *, labels: LabelSet, task: 
     return targets, scores
 
 
-def fitting(threshold: float | np.ndarray, n_labels: int) -> float | np.ndarray:
-    """Return a threshold, or one per label.
+def fitting(threshold: float | np.ndarray | None, n_labels: int, *, multi_label: bool) -> float | np.ndarray | None:
+    """Return a threshold as `metrics.decisions` takes it: None, one number, or of multi-label one per label.
 
     Raises:
-        DataError: There are neither one nor as many as labels.
+        DataError: There are neither one nor as many as labels; or one, for single labels that are not two.
     """
+    if threshold is None:
+        return None
+    if not multi_label and (n_labels != 2 or np.ndim(threshold) != 0):
+        raise DataError(
+            f"a threshold for {n_labels} labels of which each row has one",
+            where="threshold",
+            next="leave it out: the label with the highest score is the answer",
+        )
     values = threshold if np.ndim(threshold) == 0 else np.asarray(threshold)
     if np.shape(values) not in ((), (n_labels,)):
         raise DataError(

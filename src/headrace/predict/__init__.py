@@ -10,6 +10,7 @@ from headrace.predict.answers import (
     answers,
     flags_of,
     probabilities,
+    read_threshold,
     thresholds,
 )
 from headrace.predict.narrow import Narrowed
@@ -47,6 +48,7 @@ __all__ = [
     "flags_of",
     "known_precision",
     "probabilities",
+    "read_threshold",
     "score",
     "thresholds",
     "token_vectors",

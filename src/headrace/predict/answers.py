@@ -93,7 +93,7 @@ def answers(
         scores: [texts, labels] probabilities.
         labels: The names of the columns.
         task: The task's name.
-        threshold: One number, or numbers by label name (0.5 for labels that are left out); None for the task's own rule.
+        threshold: See `thresholds`; None for the task's own rule.
         flags: Of each text.
         unsure: bool [texts]: the texts that get no answer; None for none.
 
@@ -124,13 +124,31 @@ def thresholds(
 ) -> float | np.ndarray | None:
     """Return what a task's `decode` takes: None, one number, or [labels] float64.
 
+    Args:
+        threshold: Of multi-label one number for all labels, or numbers by label name (0.5 for those that are left out).
+            Of two single labels a number by the name of one of them: from which score on that one is the answer.
+        labels: The labels' names.
+        multi_label: Whether a text may have any number of labels.
+
     Raises:
-        RecipeError: A threshold is not a number in [0, 1], or names an unknown label.
+        RecipeError: A threshold is not a number in [0, 1], names an unknown label, or does not suit the task.
     """
     if threshold is None:
         return None
+    if not multi_label and len(labels) != 2:
+        raise RecipeError(
+            f"one of {len(labels)} labels is the answer: a threshold suits two labels, or task: multi_label",
+            where="threshold",
+            next="leave the threshold out: the label with the highest score is the answer",
+        )
     if not isinstance(threshold, Mapping):
-        return _share(threshold, "threshold")
+        if multi_label:
+            return _share(threshold, "threshold")
+        raise RecipeError(
+            f"a threshold for one of {labels[0]!r} and {labels[1]!r} does not say for which",
+            where="threshold",
+            next=f"name it, such as {labels[1]}={_share(threshold, 'threshold'):g}",
+        )
     unknown = [name for name in threshold if name not in labels]
     if unknown:
         raise RecipeError(
@@ -138,15 +156,48 @@ def thresholds(
             where="threshold",
             next=suggestion(str(unknown[0]), labels),
         )
-    if not multi_label and (len(labels) != 2 or set(threshold) != {labels[1]}):
-        raise RecipeError(
-            "single_label takes one threshold, and only for the second of two labels",
-            where="threshold",
-            next="leave the threshold out: the label with the highest score is the answer",
-        )
     if not multi_label:
-        return _share(threshold[labels[1]], f"threshold: {labels[1]}")
+        if len(threshold) != 1:
+            raise RecipeError(
+                "a threshold for each of two labels of which one is the answer",
+                where="threshold",
+                next="give one: it says where the other begins, too",
+            )
+        ((name, value),) = threshold.items()
+        share = _share(value, f"threshold: {name}")
+        # the first label from its score on is the second from just above the rest; scores are float32
+        return share if name == labels[1] else float(np.nextafter(np.float32(1.0 - share), np.float32(2.0)))
     return np.array([_share(threshold.get(name, 0.5), f"threshold: {name}") for name in labels])
+
+
+def read_threshold(words: Sequence[str]) -> float | dict[str, float] | None:
+    """Return the threshold that a command line's words say: `0.3` for all labels, or `LABEL=0.3` for each of some.
+
+    Raises:
+        RecipeError: A word is not of that form, a label stands twice, or one number is among named ones.
+    """
+    by_name: dict[str, float] = {}
+    for word in words:
+        # a label may hold the sign, too, a number never
+        name, separator, number = word.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise RecipeError(
+                f"{word!r} is no threshold",
+                where="--threshold",
+                next="write a number or LABEL=NUMBER, such as spam=0.3",
+            ) from None
+        if not separator and len(words) == 1:
+            return value
+        if not separator or name in by_name:
+            raise RecipeError(
+                f"{name!r} has two thresholds" if separator else f"{word} does not say for which label",
+                where="--threshold",
+                next="give one number for all labels, or LABEL=NUMBER once for each of some",
+            )
+        by_name[name] = value
+    return by_name or None
 
 
 def flags_of(

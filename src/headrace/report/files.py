@@ -116,7 +116,7 @@ def mistake_confidence(
 ) -> np.ndarray:
     """Return float64 [rows]: how sure the wrong answer was, see `mistakes`; NaN for a row that is right."""
     multi_label = task == MULTI_LABEL
-    decided = decisions(scores, multi_label=multi_label, threshold=0.5 if threshold is None else threshold)
+    decided = decisions(scores, multi_label=multi_label, threshold=threshold)
     if multi_label:
         wrong = (targets != 0) != decided
         far = np.where(wrong, np.abs(scores.astype(np.float64) - targets), -1.0).max(axis=1, initial=-1.0)
@@ -141,7 +141,7 @@ def error_rows(
         targets: int64 [rows] or 0/1 [rows, labels].
         scores: [rows, labels].
         labels: The names of the columns.
-        threshold: Of multi-label; 0.5 by default.
+        threshold: As in `metrics.decisions`.
         most: How many rows at most.
     """
     multi_label = targets.ndim == 2
@@ -150,7 +150,7 @@ def error_rows(
     if len(order) == 0:
         return []
     confidence = mistake_confidence(targets, scores, task=task, threshold=threshold)
-    decided = decisions(scores, multi_label=multi_label, threshold=0.5 if threshold is None else threshold)
+    decided = decisions(scores, multi_label=multi_label, threshold=threshold)
     chosen = examples.take(order)
     rows = []
     for position, row, text in zip(order, chosen.column(ROW), chosen.texts(), strict=True):

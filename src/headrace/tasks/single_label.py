@@ -60,7 +60,7 @@ def decode(scores: np.ndarray, *, threshold: float | np.ndarray | None = None) -
         return [int(index) for index in np.argmax(scores, axis=1)]
     if scores.shape[1] != 2 or np.ndim(threshold) != 0:
         raise RecipeError(
-            f"single_label takes one threshold, and only for two labels; there are {scores.shape[1]}",
+            f"one of {scores.shape[1]} labels is the answer: a threshold suits two labels",
             where="threshold",
             next="leave the threshold out: the label with the highest score is the answer",
         )

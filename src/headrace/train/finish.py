@@ -108,7 +108,7 @@ def write_predictions(session: Session, found: Evaluated) -> None:
     part, scores = found.part, found.scores
     names = session.prepared.labels.names
     multi_label = session.module.kind == "multi_label"
-    decided = decisions(scores, multi_label=multi_label, threshold=0.5 if found.limits is None else found.limits)
+    decided = decisions(scores, multi_label=multi_label, threshold=found.limits)
     kind: type = list if multi_label else str
     columns = {"row": int, "label": kind, "predicted": kind, **{f"score_{name}": float for name in names}}
 

@@ -39,7 +39,7 @@ def worst_errors(session: Session, part: Part, scores: np.ndarray, limits: np.nd
     if not len(order):
         return []
     confidence = mistake_confidence(part.targets, scores, task=kind, threshold=limits)
-    decided = decisions(scores, multi_label=kind == MULTI_LABEL, threshold=0.5 if limits is None else limits)
+    decided = decisions(scores, multi_label=kind == MULTI_LABEL, threshold=limits)
     chosen = part.examples.take(order)
     texts = chosen.texts()
     wrong = [_wrong_label(part.targets[i], scores[i], decided[i], names) for i in order.tolist()]

@@ -428,3 +428,25 @@ def test_free_pages_go_back_after_each_window(bundle: Bundle, tmp_path: Path, mo
     monkeypatch.setattr(where, "give_back", lambda: given.append(1))
     apply.predict_file(bundle, rows(10), tmp_path / "p.csv")
     assert len(given) == 3
+
+
+def test_what_a_bundle_reads_is_never_told_to_change_a_recipe(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "a good film,good\n" * 3 + "one,two,three\n", "utf-8")
+    (tmp_path / "b.csv").write_text("review,stars\na good film,good\n", "utf-8")
+    (tmp_path / "c.csv").write_text("text,label\n", "utf-8")
+    advice = []
+    for name in ("a.csv", "b.csv", "c.csv"):
+        with pytest.raises(DataError) as caught:
+            headrace.evaluate(bundle, tmp_path / name)
+        advice.append(str(caught.value))
+    assert "take such rows out of the data" in advice[0]
+    assert "rename the file's columns" in advice[1]
+    assert "give a source with at least one text" in advice[2]
+    assert "data." not in "".join(advice)
+
+
+def test_a_query_without_a_word_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    with pytest.raises(DataError, match="the query is empty"):
+        apply.similar_in_file(bundle, " ", tmp_path / "not-there.csv")
+    with pytest.raises(DataError, match="the query is empty"):
+        headrace.similar.similar(bundle, "", ["a good film"])

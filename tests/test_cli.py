@@ -247,6 +247,8 @@ def test_check_shows_counts_and_a_batch(capsys: pytest.CaptureFixture[str], reci
     assert "text as the model sees it" in out
     assert f"nothing to mend; next: headrace fit {recipe}" in out
     assert answered(capsys, "check", recipe)[1]["is_clean"] is True
+    _, out, _ = ran(capsys, "check", recipe, "--no-forecast", "--set", "data.labels=[bad, good]")
+    assert out.rstrip().endswith(f"next: headrace fit {recipe} --set 'data.labels=[bad, good]'")
 
 
 def test_check_ends_with_1_when_there_are_findings(
@@ -501,7 +503,7 @@ def test_bad_rows_end_with_1(capsys: pytest.CaptureFixture[str], bundle: Path, t
     (tmp_path / "a.jsonl").write_text('{"text": "a good film"}\n{"text":\n', "utf-8")
     code, out, _ = ran(capsys, "predict", bundle, "a.jsonl", "-o", "p.csv")
     assert code == 1
-    assert "1 rows could not be read, with reasons: p.csv.errors.jsonl" in out
+    assert "1 row could not be read, with reasons: p.csv.errors.jsonl" in out
     code, value = answered(capsys, "predict", bundle, "a.jsonl", "-o", "p.csv")
     assert (code, value["n_rows"], value["n_predicted"], value["n_bad_rows"]) == (1, 2, 1, 1)
     assert value["errors"] == "p.csv.errors.jsonl"

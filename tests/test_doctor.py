@@ -160,6 +160,15 @@ def test_one_fault_alone_is_said_where_nothing_else_follows_from_it() -> None:
         assert [diagnosis.code for diagnosis in diagnose(SICK[code][0])] == [code]
 
 
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [({"value": 0.004, "low": -0.01, "high": 0.02}, "to tell a small gain"), ({"value": 0.1}, "large or small")],
+)
+def test_a_gain_is_called_small_only_where_an_interval_says_so(difference: dict[str, float], words: str) -> None:
+    (found,) = diagnose(replace(HEALTHY, verdict={"winner": None, "difference": difference}))
+    assert words in found.next
+
+
 def test_the_worst_stands_first() -> None:
     found = diagnose(
         replace(

@@ -14,6 +14,7 @@ import typer
 
 from headrace.cli_output import (
     Answer,
+    as_typed,
     check_answer,
     comparison_answer,
     counted,
@@ -194,7 +195,7 @@ def check(
     from headrace.train.fit import telling
 
     found = look(recipe, overrides=set or (), labels=labels, forecast=forecast, progress=telling(to_stderr))
-    return check_answer(found, recipe=recipe)
+    return check_answer(found, recipe=as_typed(recipe, set))
 
 
 @app.command()
@@ -203,19 +204,13 @@ def fit(
     set: Set = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE if not given.")] = None,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Start anew in a folder that holds another run; a language model before it is kept if it is the same.",
-        ),
+        bool, typer.Option("--force", help="Start anew in another run's folder; an equal language model in it is kept.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop with exit code 1 if the data have findings.")] = False,
     seeds: Annotated[
         int | None, typer.Option(min=2, help="Train so many seeds, from the recipe's on; one run each in seed-N/.")
     ] = None,
-    find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Suggest a learning rate and plot it; no training.")
-    ] = False,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Suggest a learning rate, plot it; no training.")] = False,
     json: Json = False,
 ) -> Answer:
     """Train, evaluate and write a proved bundle; run again after any interruption, it goes on where it was."""
@@ -226,7 +221,7 @@ def fit(
     if find_lr:
         from headrace.train.find_lr import find_lr as try_rates
 
-        return rate_answer(recipe, *try_rates(loaded, out=out))
+        return rate_answer(as_typed(recipe, set), *try_rates(loaded, out=out))
     if seeds is not None:
         from headrace.train.seeds import fit_seeds
 
@@ -248,11 +243,11 @@ def evaluate(
     from headrace.apply import evaluate as evaluate_file
     from headrace.predict import read_threshold
 
-    limits = read_threshold(threshold or ())
-    evaluation = evaluate_file(
-        bundle, file, out=out, threshold=limits, progress=counted("scored"), device=device, precision=precision
+    limits = read_threshold(threshold)
+    told = counted("scored")
+    return evaluation_answer(
+        evaluate_file(bundle, file, out=out, threshold=limits, progress=told, device=device, precision=precision), out
     )
-    return evaluation_answer(evaluation, out)
 
 
 @app.command()
@@ -289,7 +284,7 @@ def predict(
     from headrace.predict import read_threshold
     from headrace.sources import piped
 
-    limits, loaded = read_threshold(threshold or ()), Bundle.load(bundle)
+    limits, loaded = read_threshold(threshold), Bundle.load(bundle)
     where: Where = {"device": device, "precision": precision}
     with piped(sys.stdin.buffer, loaded) if file == "-" else nullcontext(file) as source:
         if out is None:

@@ -60,7 +60,10 @@ def recipe_text(found: Guess, *, folder: Path) -> str:
         *_column_lines(found),
         (f"  max_length: {size}", f"tokens kept of a text; about {100 * share:.0f} % of yours are shorter"),
         ("backbone: minilm", "small and quick; or a hub id such as distilbert-base-uncased, or a folder"),
-        ("head: {pool: mean}", "MiniLM was pretrained with the mean of its token vectors"),
+        (
+            "head: {pool: mean}",
+            "MiniLM was pretrained with the mean of its token vectors; {name: native} can be exported",
+        ),
         ("fit:", None),
         ("  epochs: 3", "passes over the training rows"),
         ("  batch_size: 32", "texts per optimizer step"),

@@ -60,6 +60,16 @@ def rank(query_vectors: np.ndarray, document_vectors: np.ndarray, top: int) -> t
     return nearest, np.take_along_axis(cosines, nearest, axis=1).astype(np.float32)
 
 
+def refuse_empty(query: str | tuple[str, str]) -> None:
+    """Refuse a query without a word.
+
+    Raises:
+        DataError: It is white space, on either side of a pair.
+    """
+    if any(isinstance(part, str) and not part.strip() for part in ((query,) if isinstance(query, str) else query)):
+        raise DataError("the query is empty, and nothing is near to no words", where="query", next="give a text")
+
+
 def similar(
     bundle: Bundle,
     query: str | tuple[str, str],
@@ -79,11 +89,12 @@ def similar(
         **compute: See `headrace.predict.Compute`.
 
     Raises:
-        DataError: An input is not a text, or `top` is below 1.
+        DataError: An input is not a text, the query is empty, or `top` is below 1.
         RecipeError: There is no such pooling.
     """
     if pool not in POOLS:  # a vector for each token cannot be compared with another text's
         raise RecipeError(f"there is no pooling {pool!r}", where="pool", next=suggestion(pool, POOLS))
+    refuse_empty(query)
     if len(documents) == 0:
         return []
     queries: Texts = [query]  # type: ignore[assignment]  # a text for a bundle of texts, a pair for one of pairs

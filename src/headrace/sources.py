@@ -53,7 +53,7 @@ def piped(stream: BinaryIO, bundle: Bundle) -> Iterator[Piped]:
         DataError: A line is not UTF-8, or none of them holds a text.
         RunError: The cache folder cannot be written.
     """
-    faults = Faults(Piped.NAME, skip=True)
+    faults = Faults(Piped.NAME, skip=True, has_recipe=False)
     n_lines = 0
     with scratch() as folder:
         path = folder / "lines.jsonl"
@@ -74,7 +74,7 @@ def texts_of(bundle: Bundle, source: Any, *, on_bad_row: OnBadRow = "skip") -> I
         DataError: The source cannot be read.
         RunError: The cache folder cannot be written.
     """
-    columns = Columns(text=bundle.about.text.columns)
+    columns = Columns(text=bundle.about.text.columns, has_recipe=False)
     with scratch() as cache:
         if isinstance(source, Piped):
             yield _read_piped(source, columns, cache, on_bad_row)

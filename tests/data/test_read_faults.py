@@ -95,7 +95,7 @@ def test_a_missing_label_and_a_missing_text(tmp_path: Path) -> None:
     assert told(fault(path, '{"text": "a", "label": "x"}\n{"text": "b", "lable": "x"}\n'), path) == (
         "this record has no 'label'",
         "m.jsonl:2:label",
-        "did you mean 'lable'? available: lable, text",
+        f"did you mean 'lable'? available: lable, text, {SKIP}",
     )
     error = fault(path, '{"text": ["a"], "label": "x"}\n')
     assert told(error, path) == ("found a list where a text is expected", "m.jsonl:1:text", f"write a text, {SKIP}")
@@ -123,7 +123,7 @@ def test_the_fault_that_ends_the_reading_is_shown_with_those_before_it(tmp_path:
 
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
-    advice = "set data.encoding to the file's own, such as data.encoding: latin-1 or cp1252, or save it as UTF-8"
+    advice = "save the file as UTF-8, or set data.encoding to its own in the recipe, such as latin-1 or cp1252"
     content = "text,label\nabc,x\ncafé,y\n".encode("latin-1")
     expected = ("the byte 0xe9 is not valid UTF-8 (invalid continuation byte)", "e.csv:3 (byte 20)", advice)
     assert told(fault(path, content), path) == expected
@@ -145,7 +145,7 @@ def test_another_unicode_encoding_is_named(tmp_path: Path, encoding: str) -> Non
     assert told(fault(path, "text,label\na,x\n".encode(encoding)), path) == (
         f"the file begins with the byte order mark of {encoding.upper()}, so it is not UTF-8",
         "u.csv:1 (byte 0)",
-        f"set data.encoding: {encoding}, or save the file as UTF-8",
+        f"save the file as UTF-8, or set data.encoding: {encoding} in the recipe",
     )
 
 
@@ -227,7 +227,7 @@ def test_an_empty_file_and_one_without_rows(tmp_path: Path) -> None:
     assert told(fault(path, "text,label\n"), path) == (
         "there is no row of data",
         "n.csv",
-        "give a source with at least one labelled text",
+        "give a source with at least one text",
     )
     packed = tmp_path / "n.csv.gz"
     assert fault(packed, gzip.compress(b"")).what == "the file is empty"

@@ -99,7 +99,8 @@ def test_lists_of_names(tmp_path: Path) -> None:
         (
             "x|y",
             "found the string 'x|y' where a list of labels is expected",
-            "write a list, or set data.label_separator to what stands between the names",
+            "write a list, or set data.label_separator to what stands between the names, "
+            "or set data.on_bad_row: skip to leave such rows out",
         ),
         (
             None,
@@ -121,7 +122,7 @@ def test_lists_of_names(tmp_path: Path) -> None:
 def test_what_is_no_list_is_a_fault(tmp_path: Path, value: object, what: str, next: str) -> None:
     with pytest.raises(DataError) as caught:
         read([{"text": "a", "tags": ["x"]}, {"text": "t", "tags": value}], LISTS, cache=tmp_path / "cache")
-    assert (caught.value.what, caught.value.where, caught.value.next) == (what, "list:2:tags", next)
+    assert (caught.value.what, caught.value.where, caught.value.next) == (what, "train:2:tags", next)
 
 
 def test_one_csv_column_of_several_labels_needs_a_separator(tmp_path: Path) -> None:
@@ -140,4 +141,4 @@ def test_a_list_where_one_label_is_expected_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read([{"text": "a", "tags": ["x"]}], Columns(text=("text",), label=("tags",)), cache=tmp_path / "cache")
     assert caught.value.what == "found a list where one label is expected"
-    assert caught.value.next == "write one label, or set task: multi_label if a text can have several"
+    assert str(caught.value.next).startswith("write one label, or set task: multi_label if a text can have several, or")

@@ -39,7 +39,7 @@ def test_memory_gives_what_the_file_gives(tmp_path: Path, name: str) -> None:
     assert examples.labels() == file.labels()
     assert examples.fingerprint == file.fingerprint
     assert examples.column("row") == [1, 2, 3]
-    assert examples.where(1) == f"{name}:2"
+    assert examples.where(1) == "train:2"
 
 
 def test_the_fingerprint_tells_the_content_apart(tmp_path: Path) -> None:
@@ -67,11 +67,11 @@ def test_numbers_become_strings(tmp_path: Path) -> None:
 def test_every_kind_of_null_is_a_fault(tmp_path: Path, missing: object) -> None:
     with pytest.raises(DataError) as caught:
         read([{"text": "a", "label": "x"}, {"text": "b", "label": missing}], SINGLE, cache=tmp_path / "cache")
-    assert (caught.value.what, caught.value.where) == ("the label is missing", "list:2:label")
+    assert (caught.value.what, caught.value.where) == ("the label is missing", "train:2:label")
     frame = pandas.DataFrame({"text": ["a", missing], "label": ["x", "y"]})
     with pytest.raises(DataError) as caught:
         read(frame, SINGLE, cache=tmp_path / "cache")
-    assert (caught.value.what, caught.value.where) == ("the text is missing (null)", "DataFrame:2:text")
+    assert (caught.value.what, caught.value.where) == ("the text is missing (null)", "train:2:text")
     frame = pandas.DataFrame({"text": ["a", "b"], "label": ["x", missing]})
     assert read(frame, SINGLE, label_required=False, cache=tmp_path / "cache").labels() == ["x", None]
 
@@ -100,7 +100,7 @@ def test_a_missing_column_offers_the_nearest(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError) as caught:
         read(sources()[name], Columns(text=("text",), label=("labels",)), cache=tmp_path / "cache")
     assert caught.value.what == "found columns 'text', 'label', 'id', expected 'text', 'labels'"
-    assert caught.value.where == name
+    assert caught.value.where == "train"
     assert caught.value.next == "for 'labels', did you mean 'label'?"
 
 
@@ -123,7 +123,7 @@ def test_a_missing_column_offers_the_nearest(tmp_path: Path, name: str) -> None:
             'give a list of dicts such as {"text": "…", "label": "…"}, '
             "or set data.on_bad_row: skip to leave such rows out",
         ),
-        ([], "there is no row of data", "give a source with at least one labelled text"),
+        ([], "there is no row of data", "give a source with at least one text"),
         (pandas.DataFrame({"text": [], "label": []}), "there is no row of data", None),
     ],
 )
@@ -139,9 +139,9 @@ def test_bad_rows_of_a_list_are_left_out(tmp_path: Path) -> None:
     examples = read(rows, SINGLE, on_bad_row="skip", cache=tmp_path / "cache")
     assert len(examples) == 3
     assert [(bad.where, bad.reason) for bad in examples.bad_rows] == [
-        ("list:4", "this row is a str, not a dict"),
-        ("list:5:label", "this record has no 'label'"),
-        ("list:6:text", "found a list where a text is expected"),
+        ("train:4", "this row is a str, not a dict"),
+        ("train:5:label", "this record has no 'label'"),
+        ("train:6:text", "found a list where a text is expected"),
     ]
 
 

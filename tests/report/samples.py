@@ -257,6 +257,7 @@ def _toxic(n_rows: int) -> dict[str, Any]:
             "reason": "Cross-validated F1 rises from 0.512 to 0.561.",
             "default": 0.5,
             "values": dict(zip(TOXIC, (0.46, 0.21, 0.43, 0.12, 0.38, 0.19), strict=True)),
+            "tried": dict(zip(TOXIC, (0.46, 0.21, 0.43, 0.12, 0.38, 0.19), strict=True)),
             "before": {"f1_macro": an_interval(0.514, 0.031), "f1_micro": an_interval(0.703, 0.022)},
             "after": {"f1_macro": an_interval(0.558, 0.034), "f1_micro": an_interval(0.711, 0.021)},
             "gain": {"f1_macro": an_interval(0.044, 0.029), "f1_micro": an_interval(0.008, 0.011)},

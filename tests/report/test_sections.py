@@ -87,6 +87,40 @@ def test_the_memory_of_a_gpu_stands_beside_its_forecast_where_there_is_one() -> 
     assert "Largest memory on the accelerator 3.60 GB 4.00 GB −10 %" in of_forecast(report)
 
 
+def test_the_precision_of_the_training_is_told_where_it_is_not_that_of_the_figures() -> None:
+    report = samples.reviews()
+    assert "are computed in" not in flat(page_of(report))
+    report["data"]["training"]["precision"] = "bf16"
+    assert "Here they are computed in bf16, those of the evaluated rows in fp32" in flat(page_of(report))
+
+
+def test_what_too_few_rows_did_not_allow_is_not_called_tried() -> None:
+    report = samples.toxic()
+    few = {"kept": False, "reason": "20 rows are too few to fit anything: 50 are needed", "after": None, "gain": None}
+    report["decide"]["out_of_fold"] = True
+    report["decide"]["calibration"] |= few | {"method": "none", "parameters": {}}
+    report["decide"]["thresholds"] |= few | {"tried": None}
+    told = flat(page_of(report))
+    assert "Scores are used as the model gives them. 20 rows are too few to fit anything: 50 are needed." in told
+    assert "Each label is answered where" in told
+    for wrong in ("were tried", "was tried", "also fitted", "also chose the thresholds", "no part in choosing"):
+        assert wrong not in told
+
+
+def test_a_difference_without_an_interval_says_why() -> None:
+    report = samples.reviews()
+    why = "no interval from fewer than 20 rows: there are 14"
+    report["baseline"]["verdict"] |= {
+        "difference": {"value": -0.3481, "note": why},
+        "p_value": None,
+        "test": "",
+        "winner": None,
+    }
+    told = flat(page_of(report))
+    assert "No interval from fewer than 20 rows: there are 14." in told
+    assert "(empty)" not in told
+
+
 def test_thresholds_that_were_not_kept_are_told_as_what_the_answers_are() -> None:
     report = samples.toxic()
     made = report["decide"]["thresholds"]

@@ -73,6 +73,13 @@ def test_a_model_that_is_no_better_than_the_majority(majority: float, words: str
     assert verdict(found)["tone"] == "bad"
 
 
+@pytest.mark.parametrize(("gain", "words"), [(-0.348, "no better than"), (0.1, "not clearly better than")])
+def test_a_difference_without_an_interval_is_not_called_small(gain: float, words: str) -> None:
+    found = report_of(gain=(gain, -1, 1), majority=None)
+    found["baseline"]["verdict"]["difference"] = {"value": gain, "note": "no interval"}
+    assert f": {words} TF-IDF + logistic regression (" in sentence_of(found)
+
+
 def test_without_anything_to_compare_with_the_figure_stands_alone() -> None:
     found = report_of(gain=None, majority=None)
     assert sentence_of(found) == (

@@ -142,7 +142,7 @@ def test_bad_rows_in_memory_are_left_out_and_listed_as_they_were_given(tmp_path:
 def test_a_bad_row_in_memory_is_an_error_where_the_recipe_does_not_skip(tmp_path: Path, backbone: Path) -> None:
     with pytest.raises(DataError, match="the text is missing") as caught:
         headrace.fit(in_memory(backbone), train=[*reviews(), {"review": None, "stars": "good"}], out=tmp_path / "run")
-    assert caught.value.where == "list:25:review"
+    assert caught.value.where == "train:25:review"
     assert "set data.on_bad_row: skip" in str(caught.value.next)
 
 

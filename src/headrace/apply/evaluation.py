@@ -60,6 +60,7 @@ def evaluate(
         separator=settings.separator,
         multi_label=is_multi_label(loaded),
         labels=loaded.labels,
+        has_recipe=False,
     )
     with scratch() as cache:
         examples = read(source, columns, cache=cache, split="test")

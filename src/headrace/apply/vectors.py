@@ -18,7 +18,7 @@ from headrace.errors import DataError, RecipeError
 from headrace.files import atomic_file
 from headrace.head import NO_POOL
 from headrace.predict import POOLS
-from headrace.similar import rank
+from headrace.similar import rank, refuse_empty
 from headrace.sources import texts_of
 from headrace.text.subwords import Texts
 
@@ -119,6 +119,7 @@ def similar_in_file(
         HeadraceError: The bundle or the file is no good.
     """
     _require_pool(pool, POOLS)
+    refuse_empty(query)
     loaded = on_device(bundle, where)
     precision = where.get("precision", "fp32")
     queries: Texts = [query]  # type: ignore[assignment]  # a text for a bundle of texts, a pair for one of pairs

@@ -310,12 +310,11 @@ class Bundle:
             first, second = item
             if isinstance(first, str) and isinstance(second, str):
                 return first, second
-        wanted = f"a pair ({', '.join(self.about.text.columns)})" if self.is_pair else "a text"
-        raise DataError(
-            f"{item!r:.80} is not {wanted}",
-            where=f"texts[{position}]",
-            next="this bundle takes pairs of texts" if self.is_pair else "this bundle takes single texts as strings",
-        )
+        wanted, taken = "a text", "this bundle takes single texts as strings"
+        if self.is_pair:
+            wanted = f"a pair ({', '.join(self.about.text.columns)})"
+            taken = "this bundle takes pairs of texts: (first, second), or --pair in a command"
+        raise DataError(f"{item!r:.80} is not {wanted}", where=f"texts[{position}]", next=taken)
 
     def _cleaned(self, texts: list[Text]) -> Any:
         """Return the texts without control characters: they go the same way as in training."""

@@ -17,11 +17,22 @@ from headrace.cli_output.answers import (
 )
 from headrace.cli_output.checks import check_answer
 from headrace.cli_output.language_models import generated_answer
-from headrace.cli_output.shown import Answer, Table, counted, printable, show, show_error, to_stderr, write_json_line
+from headrace.cli_output.shown import (
+    Answer,
+    Table,
+    as_typed,
+    counted,
+    printable,
+    show,
+    show_error,
+    to_stderr,
+    write_json_line,
+)
 
 __all__ = [
     "Answer",
     "Table",
+    "as_typed",
     "check_answer",
     "comparison_answer",
     "counted",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli_output.language_models import language_run_answer
-from headrace.cli_output.shown import Answer, Part, Styled, Table, cut
+from headrace.cli_output.shown import Answer, Part, Styled, Table, cut, many
 from headrace.plugins import LANGUAGE_MODEL
 
 if TYPE_CHECKING:
@@ -104,12 +104,12 @@ def evaluation_answer(evaluation: Evaluation, out: Path | None) -> Answer:
 
 def predicted_answer(predicted: Predicted) -> Answer:
     """Answer `predict -o`: exit code 1 if rows could not be read."""
-    parts = [f"{predicted.n_predicted:,} predictions: {predicted.out}"]
+    parts = [f"{many(predicted.n_predicted, 'prediction')}: {predicted.out}"]
     if predicted.n_kept:
         parts.append(f"{predicted.n_kept:,} of them were scored by a call that did not end")
-    parts += [f"{count:,} texts are flagged {flag!r}" for flag, count in sorted(predicted.n_flagged.items())]
+    parts += [f"{many(count, 'text')} flagged {flag!r}" for flag, count in sorted(predicted.n_flagged.items())]
     if predicted.n_bad_rows:
-        parts.append(f"{predicted.n_bad_rows:,} rows could not be read, with reasons: {predicted.errors}")
+        parts.append(f"{many(predicted.n_bad_rows, 'row')} could not be read, with reasons: {predicted.errors}")
     return Answer(predicted.as_dict(), parts, exit_code=1 if predicted.n_bad_rows else 0)
 
 
@@ -156,7 +156,7 @@ def embedded_answer(out: Path, *, n_rows: int, width: int, pool: str) -> Answer:
     """Answer `embed`."""
     value = {"out": str(out), "n_rows": n_rows, "width": width, "pool": pool}
     of_tokens = " for each token" if pool == "none" else ""
-    return Answer(value, [f"{n_rows:,} texts, a vector of width {width}{of_tokens}: {out}"])
+    return Answer(value, [f"{many(n_rows, 'text')}, a vector of width {width}{of_tokens}: {out}"])
 
 
 def exported_answer(exported: Exported) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -115,6 +116,16 @@ def cut(text: str | Sequence[str]) -> str:
     """Return a text, or the texts of a pair, in at most 200 characters."""
     joined = text if isinstance(text, str) else " / ".join(text)
     return joined if len(joined) <= MAX_SHOWN_CHARACTERS else f"{joined[: MAX_SHOWN_CHARACTERS - 1]}…"
+
+
+def as_typed(recipe: str, overrides: Sequence[str] | None) -> str:
+    """Return a recipe with its overrides as a shell takes them."""
+    return shlex.join([recipe, *(part for one in overrides or () for part in ("--set", one))])
+
+
+def many(n: int, what: str) -> str:
+    """Return `1 text` or `1,200 texts`."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def counted(what: str) -> Callable[[int, int], None]:

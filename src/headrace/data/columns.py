@@ -23,6 +23,7 @@ class Columns:
         multi_label: Whether one column holds a list of names.
         labels: Names and order of the labels; of a folder per label only these folders are read.
         slices: Further columns that are kept as they are, for metrics on parts of the rows.
+        has_recipe: Whether a recipe names them, which can name others; a bundle's are as they are.
     """
 
     text: tuple[str, ...]
@@ -31,6 +32,7 @@ class Columns:
     multi_label: bool = False
     labels: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
+    has_recipe: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", tuple(dict.fromkeys(self.slices)))  # naming one twice does no harm
@@ -94,9 +96,10 @@ def _advice(found: Sequence[str], expected: Columns, missing: Sequence[str], del
         return "; ".join(f"for {name!r}, did you mean {near!r}?" for name, near in close if near)
     if set(missing) <= set(expected.slices):
         return "name in data.slices only columns that each file has"
+    name_them = "name the columns in data.text and data.label" if expected.has_recipe else "rename the file's columns"
     if delimiter is not None and len(missing) == len(expected.names):
-        return "the first line must hold the columns' names: add them, or name the columns in data.text and data.label"
-    return "name the columns in data.text and data.label as the source names them"
+        return f"the first line must hold the columns' names: add them, or {name_them}"
+    return f"{name_them} as the source names them" if expected.has_recipe else f"{name_them} as the bundle names them"
 
 
 def _other_delimiter(header: str, delimiter: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from headrace.data.columns import Columns, present
-from headrace.data.faults import SKIP_ADVICE, Faults
+from headrace.data.faults import Faults
 from headrace.data.rows import MAX_TEXT_BYTES, Record
 from headrace.data.textfile import MAX_PIECE_CHARACTERS, ends_line, open_text, pieces, suffix_of
 from headrace.errors import DataError
@@ -70,7 +70,7 @@ def records(path: Path, columns: Columns, faults: Faults, *, source: str, encodi
                 faults.add(
                     f":{row}",
                     f"this row has {len(fields)} fields where the header has {n_columns}",
-                    f'quote a field that holds the delimiter ("like{delimiter} this"), {SKIP_ADVICE}',
+                    f'quote a field that holds the delimiter ("like{delimiter} this")',
                     delimiter.join(fields),
                 )
 
@@ -162,7 +162,7 @@ def _rows(lines: _Lines, delimiter: str, faults: Faults) -> Iterator[tuple[int, 
                 faults.add(
                     f":{begin}",
                     f"this row has a field of more than {_MAX_FIELD_CHARACTERS:,} characters, or a quote that is not closed",
-                    f"cut the text into parts (the limit is {MAX_TEXT_BYTES:,} bytes) or close the quote, {SKIP_ADVICE}",
+                    f"cut the text into parts (the limit is {MAX_TEXT_BYTES:,} bytes) or close the quote",
                     start,
                 )
             else:
@@ -170,7 +170,7 @@ def _rows(lines: _Lines, delimiter: str, faults: Faults) -> Iterator[tuple[int, 
                 faults.add(
                     f":{begin}",
                     f"a quoted field of this row has text after its closing quote{at}",
-                    f"{_CLOSE_ADVICE}, {SKIP_ADVICE}",
+                    _CLOSE_ADVICE,
                     start,
                 )
             held.clear()

@@ -7,7 +7,8 @@ from headrace.errors import MAX_SHOWN_FAULTS, DataError, HeadraceError, together
 
 MAX_KEPT_BAD_ROWS = 10_000  # 10,000 x (200 characters + a reason) is about 5 MB
 MAX_CONTENT_CHARACTERS = 200
-SKIP_ADVICE = "or set data.on_bad_row: skip to leave such rows out"
+# What else helps, besides mending the row: without a recipe there is no key to set.
+_SKIP_ADVICE = {True: "or set data.on_bad_row: skip to leave such rows out", False: "or take such rows out of the data"}
 
 
 class BadCell(Exception):
@@ -26,11 +27,13 @@ class Faults:
     Args:
         source: What a message calls the source.
         skip: Whether bad rows are left out and listed, rather than raised.
+        has_recipe: Whether a recipe says what is read, so that a message may name its keys.
     """
 
-    def __init__(self, source: str, *, skip: bool) -> None:
+    def __init__(self, source: str, *, skip: bool, has_recipe: bool = True) -> None:
         self.source = source
         self.skip = skip
+        self.has_recipe = has_recipe
         self.n_faults = 0
         self.first: list[DataError] = []
         self.bad_rows: list[BadRow] = []
@@ -41,12 +44,13 @@ class Faults:
         Args:
             place: Where, as it continues the source's name: `:row`, `:row:column` or `/file:row`.
             what: What was found.
-            next: What to do.
+            next: How to mend it; that such rows can be left out is added here.
             content: What the row holds; it is cut to 200 characters.
         """
         self.n_faults += 1
         if len(self.first) < MAX_SHOWN_FAULTS:
-            self.first.append(DataError(what, where=self.source + place, next=next))
+            advice = f"{next}, {_SKIP_ADVICE[self.has_recipe]}"
+            self.first.append(DataError(what, where=self.source + place, next=advice))
         if self.skip and len(self.bad_rows) < MAX_KEPT_BAD_ROWS:
             # Lone surrogates could not be written to bad_rows.jsonl.
             shown = content[:MAX_CONTENT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
@@ -78,9 +82,7 @@ class Faults:
     def no_row(self) -> DataError:
         """Return the error for a source without a single good row."""
         if not self.n_faults:
-            return DataError(
-                "there is no row of data", where=self.source, next="give a source with at least one labelled text"
-            )
+            return DataError("there is no row of data", where=self.source, next="give a source with at least one text")
         first = self.first[0]
         return DataError(
             f"none of the {self.n_faults:,} rows can be used; the first: {first.what}",

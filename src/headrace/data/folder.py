@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headrace.data.columns import Columns
-from headrace.data.faults import SKIP_ADVICE, Faults
+from headrace.data.faults import Faults
 from headrace.data.rows import MAX_TEXT_BYTES, Record, too_long
 from headrace.data.textfile import checked_codec, refuse_other_encoding, undecodable, unreadable
 from headrace.errors import DataError, suggestion
@@ -94,10 +94,10 @@ def folder_records(
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             what, place, advice = undecodable(error, codec, place=f"/{shown}:{line} (byte {error.start:,})")
-            faults.add(place, what, f"{advice}, {SKIP_ADVICE}")
+            faults.add(place, what, advice)
             continue
         except DataError as bad_file:
-            faults.add(f"/{shown}:1", bad_file.what, bad_file.next or SKIP_ADVICE)
+            faults.add(f"/{shown}:1", bad_file.what, bad_file.next or "mend the file")
             continue
         except OSError as error:
             raise unreadable(f"{faults.source}/{shown}", error) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.data.columns import Columns, present
-from headrace.data.faults import SKIP_ADVICE, Faults
+from headrace.data.faults import Faults
 from headrace.data.rows import Record, is_missing
 from headrace.data.tabular import Named, peeked, picked
 from headrace.errors import DataError
@@ -31,32 +31,32 @@ class InMemory:
     records: Callable[[Faults], Iterator[Record]]
 
 
-def in_memory(source: Any, columns: Columns, *, label_required: bool, name: str | None = None) -> InMemory:
+def in_memory(source: Any, columns: Columns, *, label_required: bool, name: str) -> InMemory:
     """Return how a list of dicts, a DataFrame or a Dataset is read.
 
     Args:
         source: The rows.
         columns: What is asked for.
         label_required: Whether missing labels are a fault.
-        name: What a message calls it; by default its kind.
+        name: What a message calls it.
 
     Raises:
         DataError: It is none of these, or lacks a column.
     """
     kind = _kind(source)
     if kind == "list":
-        return _from_dicts(source, columns, name or "list", label_required)
+        return _from_dicts(source, columns, name, label_required)
     if kind == "DataFrame":
         found = [str(column) for column in source.columns]
-        wanted = present(found, columns, where=name or kind, label_required=label_required)
-        return InMemory(name or kind, wanted, lambda _: _frame_records(source, wanted))
+        wanted = present(found, columns, where=name, label_required=label_required)
+        return InMemory(name, wanted, lambda _: _frame_records(source, wanted))
     if kind == "Dataset":
-        wanted = present(source.column_names, columns, where=name or kind, label_required=label_required)
-        return InMemory(name or kind, wanted, lambda _: _dataset_records(source, wanted))
+        wanted = present(source.column_names, columns, where=name, label_required=label_required)
+        return InMemory(name, wanted, lambda _: _dataset_records(source, wanted))
     advice = "give a file's path, a list of dicts, a pandas.DataFrame or a datasets.Dataset"
     if kind in ("DatasetDict", "IterableDatasetDict"):
         advice = f"choose one of its splits: {', '.join(map(str, source))}"
-    raise DataError(f"examples cannot be read from a {kind}", where=name or kind, next=advice)
+    raise DataError(f"examples cannot be read from a {kind}", where=name, next=advice)
 
 
 def records_sha256(records: Iterable[Record]) -> str:
@@ -94,7 +94,7 @@ def _mappings(source: Sequence[Any], faults: Faults) -> Iterator[Named]:
             faults.add(
                 f":{row}",
                 f"this row is a {type(record).__name__}, not a dict",
-                f'give a list of dicts such as {{"text": "…", "label": "…"}}, {SKIP_ADVICE}',
+                'give a list of dicts such as {"text": "…", "label": "…"}',
                 str(record)[:200],
             )
 

@@ -83,7 +83,7 @@ def read(
         encoding: Of text files; None for UTF-8.
         cache: Where the Arrow file is kept, under `examples/`; None for the user's cache folder.
         label_required: Whether a row without a label is a fault. Multi-label rows may have none of the labels.
-        split: The split of a hub data set whose reference names none.
+        split: The split of a hub data set whose reference names none; what a message calls rows in memory.
 
     Raises:
         DataError: The source cannot be read, has faults, or has no row.
@@ -106,7 +106,8 @@ def read(
     if examples.n_bad_rows:
         n_bad, n_listed = examples.n_bad_rows, len(examples.bad_rows)
         listed = f", of which the first {n_listed:,} are listed" if n_listed < n_bad else ""
-        _log.warning("%s: %d bad rows are left out%s", opened.name, n_bad, listed)
+        shown = "1 bad row is" if n_bad == 1 else f"{n_bad:,} bad rows are"
+        _log.warning("%s: %s left out%s", opened.name, shown, listed)
     return examples
 
 
@@ -121,7 +122,7 @@ def _begin_cache(folder: Path) -> None:
 
 
 def _write(kept: Path, opened: _Opened, *, skip: bool, label_required: bool) -> None:
-    faults = Faults(opened.name, skip=skip)
+    faults = Faults(opened.name, skip=skip, has_recipe=opened.columns.has_recipe)
     checked = batches(
         opened.records(faults), opened.columns, faults, label_required=label_required, has_file=opened.has_file
     )
@@ -143,7 +144,7 @@ def _open(source: Any, columns: Columns, options: _Options, split: str) -> _Open
         return _open_memory(hub.load(source, default_split=split, columns=columns.names), columns, options, name=source)
     if isinstance(source, str | Path):
         return _open_path(Path(source).expanduser(), columns, options, name=str(source))
-    return _open_memory(source, columns, options, name=None)
+    return _open_memory(source, columns, options, name=split)
 
 
 def _open_archived(source: Archived, columns: Columns, options: _Options) -> _Opened:
@@ -160,7 +161,7 @@ def _open_archived(source: Archived, columns: Columns, options: _Options) -> _Op
     return _open_path(path, columns, options, name=source.path)
 
 
-def _open_memory(source: Any, columns: Columns, options: _Options, *, name: str | None) -> _Opened:
+def _open_memory(source: Any, columns: Columns, options: _Options, *, name: str) -> _Opened:
     found = memory.in_memory(source, columns, label_required=options.label_required, name=name)
     content = memory.records_sha256(found.records(Faults(found.name, skip=True)))
     return _Opened(found.name, found.columns, content, found.records)
@@ -203,7 +204,7 @@ def _open_folder(path: Path, columns: Columns, options: _Options, name: str) -> 
 def _open_file(path: Path, columns: Columns, options: _Options, name: str) -> _Opened:
     suffix = _format(path, name)
     if not path.stat().st_size:
-        raise DataError("the file is empty", where=name, next="give a file with at least one labelled text")
+        raise DataError("the file is empty", where=name, next="give a file with at least one text")
     required, encoding, scratch = options.label_required, options.encoding, options.cache / "examples"
     records: Callable[[Faults], Iterator[Record]]
     if suffix == ".parquet":

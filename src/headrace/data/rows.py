@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.data.columns import Columns
-from headrace.data.faults import SKIP_ADVICE, BadCell, Faults
+from headrace.data.faults import BadCell, Faults
 
 # A record: its row, and the values of Columns.names in that order (a folder's file name as one more).
 Record = tuple[int, Sequence[Any]]
@@ -97,7 +97,7 @@ def as_text(value: Any, column: str) -> str:
     """
     if type(value) is not str:
         if is_missing(value):
-            raise BadCell(column, "the text is missing (null)", f"write the text, {SKIP_ADVICE}")
+            raise BadCell(column, "the text is missing (null)", "write the text")
         value = _scalar(value, column, "a text")
     # No character takes more than 4 bytes, so short texts need not be encoded.
     if len(value) > MAX_TEXT_BYTES // 4:
@@ -119,7 +119,7 @@ def too_long(column: str, size: str) -> BadCell:
     return BadCell(
         column,
         f"the text has {size} bytes; the limit is {MAX_TEXT_BYTES:,}",
-        f"cut the text into parts, {SKIP_ADVICE}",
+        "cut the text into parts",
     )
 
 
@@ -134,9 +134,7 @@ def is_missing(value: Any) -> bool:
 def _scalar(value: Any, column: str, wanted: str) -> str:
     is_array = hasattr(value, "shape") and bool(value.shape)
     if is_array or isinstance(value, Mapping | list | tuple | set | frozenset | bytes | bytearray):
-        raise BadCell(
-            column, f"found a {type(value).__name__} where {wanted} is expected", f"write {wanted}, {SKIP_ADVICE}"
-        )
+        raise BadCell(column, f"found a {type(value).__name__} where {wanted} is expected", f"write {wanted}")
     return str(value)
 
 
@@ -166,7 +164,7 @@ def _label_reader(columns: Columns, *, label_required: bool) -> LabelReader | No
 
 
 def _missing_label(column: str, advice: str) -> BadCell:
-    return BadCell(column, "the label is missing", f"{advice}, {SKIP_ADVICE}")
+    return BadCell(column, "the label is missing", advice)
 
 
 def _from_one(value: Any, column: str, required: bool) -> str | None:
@@ -196,9 +194,7 @@ def _from_flags(values: Sequence[Any], names: tuple[str, ...], required: bool) -
                 raise _missing_label(name, "write 0 or 1")
             flag = _FLAGS.get(str(value).strip().lower())
             if flag is None:
-                raise BadCell(
-                    name, f"found {str(value)[:80]!r} where 0 or 1 is expected", f"write 0 or 1, {SKIP_ADVICE}"
-                )
+                raise BadCell(name, f"found {str(value)[:80]!r} where 0 or 1 is expected", "write 0 or 1")
         if flag:
             found.append(name)
     return found
@@ -227,11 +223,9 @@ def _from_list(value: Any, column: str, required: bool) -> list[str] | None:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple | set | frozenset):
-        raise BadCell(
-            column, f"found a {type(value).__name__} where a list of labels is expected", f"write a list, {SKIP_ADVICE}"
-        )
+        raise BadCell(column, f"found a {type(value).__name__} where a list of labels is expected", "write a list")
     if any(is_missing(name) for name in value):
-        raise BadCell(column, "the list of labels holds a null", f"leave the null out, {SKIP_ADVICE}")
+        raise BadCell(column, "the list of labels holds a null", "leave the null out")
     return _distinct(_scalar(name, column, "a label") for name in value)
 
 

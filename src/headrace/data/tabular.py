@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.data.columns import Columns, present
-from headrace.data.faults import SKIP_ADVICE, Faults
+from headrace.data.faults import Faults
 from headrace.data.rows import MAX_TEXT_BYTES, Record
 from headrace.data.textfile import MAX_PIECE_CHARACTERS, ends_line, open_bytes, open_text, pieces
 from headrace.errors import DataError, suggestion
@@ -102,7 +102,7 @@ def json_objects(path: Path, faults: Faults, *, source: str, encoding: str | Non
                 faults.add(
                     f":{row}",
                     f"this line has more than {MAX_PIECE_CHARACTERS:,} characters; a text may have {MAX_TEXT_BYTES:,} bytes",
-                    f"write one object a line and cut the text into parts, {SKIP_ADVICE}",
+                    "write one object a line and cut the text into parts",
                     line,
                 )
                 continue
@@ -114,14 +114,12 @@ def json_objects(path: Path, faults: Faults, *, source: str, encoding: str | Non
                 faults.add(
                     f":{row}:{error.colno}",
                     f"this line is not valid JSON: {error.msg} at column {error.colno}",
-                    f"write one whole JSON object a line, {SKIP_ADVICE}",
+                    "write one whole JSON object a line",
                     line,
                 )
                 continue
             except RecursionError:
-                faults.add(
-                    f":{row}", "this line's JSON is nested too deeply", f"flatten the object, {SKIP_ADVICE}", line
-                )
+                faults.add(f":{row}", "this line's JSON is nested too deeply", "flatten the object", line)
                 continue
             if isinstance(record, dict):
                 yield row, record
@@ -129,7 +127,7 @@ def json_objects(path: Path, faults: Faults, *, source: str, encoding: str | Non
                 faults.add(
                     f":{row}",
                     f"this line holds a {type(record).__name__}, not an object",
-                    f'write one object a line, such as {{"text": "…", "label": "…"}}, {SKIP_ADVICE}',
+                    'write one object a line, such as {"text": "…", "label": "…"}',
                     line,
                 )
 

@@ -83,6 +83,8 @@ def no_better_than_baseline(facts: Facts) -> Diagnosis | None:
     if not verdict or "winner" not in verdict or verdict["winner"] == "a":
         return None
     is_worse = verdict["winner"] == "b"
+    difference = verdict.get("difference") or {}
+    is_small_gain = difference.get("low") is not None and not is_worse
     sentence = str(verdict.get("sentence") or "").strip()
     return Diagnosis(
         "no_better_than_baseline",
@@ -96,7 +98,9 @@ def no_better_than_baseline(facts: Facts) -> Diagnosis | None:
         "more epochs or a higher fit.learning_rate if the training loss was still falling, a larger backbone, or the "
         "baseline itself, which costs nothing to run"
         if is_worse
-        else "more test rows to tell a small gain, or a larger backbone",
+        else "more test rows to tell a small gain, or a larger backbone"
+        if is_small_gain
+        else "more test rows: so few tell nothing of a gain, be it large or small",
     )
 
 

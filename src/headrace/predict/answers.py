@@ -170,13 +170,14 @@ def thresholds(
     return np.array([_share(threshold.get(name, 0.5), f"threshold: {name}") for name in labels])
 
 
-def read_threshold(words: Sequence[str]) -> float | dict[str, float] | None:
+def read_threshold(words: Sequence[str] | None) -> float | dict[str, float] | None:
     """Return the threshold that a command line's words say: `0.3` for all labels, or `LABEL=0.3` for each of some.
 
     Raises:
         RecipeError: A word is not of that form, a label stands twice, or one number is among named ones.
     """
     by_name: dict[str, float] = {}
+    words = words or ()
     for word in words:
         # a label may hold the sign, too, a number never
         name, separator, number = word.rpartition("=")

@@ -22,7 +22,7 @@ from headrace.report.parts.training import forecast, training
 from headrace.report.plots import strip, strip_axis, strip_scale
 from headrace.report.svg import Scale, padded
 from headrace.report.verdict import against_baseline, against_majority, main_metric, verdict
-from headrace.report.words import count, finite, interval, is_share, mapping, name, p_value, title
+from headrace.report.words import count, finite, interval, is_share, mapping, name, p_value, sentence, title
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -166,7 +166,8 @@ def _against(report: Mapping[str, Any]) -> dict[str, Any] | None:
             for who, value, series in kept
         ],
         "gain": None if compared is None else shown(compared.gain, digits),
-        "test": name(verdict_.get("test") or ""),
+        "test": name(verdict_["test"]) if verdict_.get("test") else "",
+        "note": "" if compared is None or compared.gain.low is not None else sentence(compared.gain.note or ""),
         "p_value": p_value(finite(verdict_.get("p_value"))),
         "needed": "" if verdict_.get("winner") or not verdict_.get("needed_rows") else count(verdict_["needed_rows"]),
         "is_off": any(value.value is not None and not scale.low <= value.value <= scale.high for _, value, _ in kept),

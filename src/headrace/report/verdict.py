@@ -181,7 +181,8 @@ def _own_words(report: Mapping[str, Any], metric: str, own: Interval) -> str:
 def _against_words(one: Against, metric: str, n_rows: float | None) -> str:
     if one.gain.low is None:
         figure = percent(one.value) if metric == "accuracy" else number(one.value, digits_for(n_rows))
-        kind = {1: "better than", 0: "not clearly better than", -1: "worse than"}[one.outcome]
+        unclear = "not clearly better than" if (one.gain.value or 0.0) > 0 else "no better than"
+        kind = {1: "better than", 0: unclear, -1: "worse than"}[one.outcome]
         return f"{kind} {one.name} ({figure})"
     size = difference_words(one.gain, metric, n_rows)
     if one.outcome == 0:

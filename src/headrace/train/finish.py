@@ -69,7 +69,11 @@ def finish(session: Session, *, recipe: Recipe, forecast: Mapping[str, Any]) -> 
     timing["peak_memory_bytes"] = max(peak_memory_bytes(), before.get("peak_memory_bytes", 0))
     timing["peak_device_bytes"] = max(peak_device_bytes() or 0, before.get("peak_device_bytes", 0)) or None
     data = data_summary(session)
-    data["training"] = {"history": progress.history, "best": asdict(progress.best)}
+    data["training"] = {
+        "history": progress.history,
+        "best": asdict(progress.best),
+        "precision": "fp32" if session.is_classical else session.precision(session.phases[-1])[0],
+    }
     started = time.perf_counter()
     evidence = evidence_of(session, found, progress=progress, change=session.initial_sample.change(Sample.of(model)))
     timing["evidence_s"] = time.perf_counter() - started

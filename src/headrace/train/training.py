@@ -159,7 +159,8 @@ class Training(ABC):
             self.say_once(f"resumed at step {keeper.progress.total} of {n_steps}")
         else:
             precision, why = self.precision(self.phases[0])
-            self.say_once(f"training {n_steps} steps in {precision} ({why})")
+            scored = "" if precision == "fp32" else "; the result is scored in fp32"
+            self.say_once(f"training {n_steps} steps in {precision} ({why}){scored}")
         self._told("begin", keeper.progress, n_steps=n_steps, resumed_at=keeper.progress.total)
         with self.signals.training(), self._logging(keeper.progress):
             try:

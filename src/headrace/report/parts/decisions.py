@@ -150,6 +150,7 @@ def thresholds(report: Mapping[str, Any]) -> Section | None:
         "rule": clean(found.get("rule") or ""),
         "default": number(default, 2),
         "is_kept": bool(found.get("kept")),
+        "is_tried": bool(found.get("tried")),
         "reason": _why(found),
         "more": rows(len(values) - MAX_LABELS, "more label") if len(values) > MAX_LABELS else "",
     }

@@ -40,9 +40,14 @@ def training(report: Mapping[str, Any]) -> Section | None:
     kept = [figure for figure in figures if figure is not None]
     if not kept and not history:
         return None
-    return Section(
-        "training", "Training", {"figures": kept, "epochs": _epochs(report, history), "facts": _facts(report)}
-    )
+    precision = name(mapping(report, "data", "training").get("precision") or "fp32")
+    content = {
+        "figures": kept,
+        "epochs": _epochs(report, history),
+        "facts": _facts(report),
+        "precision": "" if precision == "fp32" else precision,
+    }
+    return Section("training", "Training", content)
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

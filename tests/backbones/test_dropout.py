@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from headrace.backbones import transformer
-from headrace.backbones._drawn import DrawnDropout, keep_mask
+from headrace.backbones._drawn import DrawnDropout, Draws, keep_mask
 from headrace.backbones._interface import attention
 from headrace.text.batch import Batch
 from tiny import FAMILIES, tiny_folder
@@ -48,6 +49,53 @@ def test_masks_are_uncorrelated_within_and_between_draws() -> None:
     first, second = (keep_mask(torch.Size((N,)), 0.5, torch.float32).numpy() for _ in range(2))
     for a, b in ((first, second), (first[:-1], first[1:]), (first[:-4], first[4:])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 4 / N**0.5
+
+
+def deviation(*levels: torch.Tensor) -> float:
+    """Return how far the joint counts of the levels' first three bits are from equal ones, in standard deviations."""
+    cells = np.zeros(len(levels[0]), dtype=np.int64)
+    for one in levels:
+        cells = (cells << 3) | ((one.numpy().astype(np.int64) + (1 << 15)) >> 13)
+    counts = np.bincount(cells, minlength=8 ** len(levels))
+    free = len(counts) - 1
+    return float(((counts - counts.mean()) ** 2).sum() / counts.mean() - free) / (2 * free) ** 0.5
+
+
+def test_levels_are_uniform_and_independent_of_each_other() -> None:
+    torch.manual_seed(3)
+    draws, other = Draws(0.1), Draws(0.1)
+    first, second, third = (draws._levels(torch.Size((N,))) for _ in range(3))
+    beside = other._levels(torch.Size((N,)))
+    assert abs(deviation(first)) < 5
+    for slot in range(4):  # each generator gives four levels
+        assert abs(deviation(first[slot::4])) < 5
+        assert abs(deviation(first[slot::4], second[slot::4])) < 5
+    assert abs(deviation(first << 8)) < 5
+    assert abs(deviation(first[:-1], first[1:])) < 5
+    assert abs(deviation(first[:-4], first[4:])) < 5
+    assert abs(deviation(first, second, third)) < 5
+    assert abs(deviation(first, beside)) < 5
+    # the same levels moved on by one would be seen
+    assert deviation(first, first) > 100
+
+
+@pytest.mark.parametrize("sizes", [(7, 4000, 12), (1 << 20, (1 << 20) + 5, 3 << 20)])
+def test_a_stream_is_the_same_from_its_beginning_and_no_part_of_it_comes_twice(sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(4)
+    draws = Draws(0.5)
+    first = [draws.kept(torch.Size((n,))) for n in sizes]
+    again = draws.again()
+    assert all(torch.equal(one, again.kept(torch.Size((n,)))) for one, n in zip(first, sizes, strict=True))
+    for a, b in itertools.combinations(first, 2):
+        n = min(len(a), len(b))
+        assert abs(float((a[:n] == b[:n]).float().mean()) - 0.5) < 4 * 0.5 / n**0.5 + (n < 10)
+
+
+def test_the_sign_bits_are_those_of_the_mask() -> None:
+    torch.manual_seed(5)
+    draws = Draws(0.3)
+    kept, signs = draws.kept(torch.Size((1000,))), draws.again().signs(torch.Size((1000,)))
+    assert torch.equal(signs, torch.where(kept == 1, 0, -(1 << 15)).short())
 
 
 def test_dropout_module_is_the_identity_outside_training_and_at_rate_zero() -> None:

@@ -3,8 +3,9 @@
 The scores of a micro-batch, [texts, heads, tokens, tokens], are by far its largest tensors. Written out for autograd
 they cost more memory than all the rest together, and most of their time is spent on fetching new pages. Here a piece
 of them is made, used and forgotten while it is in the processor's cache, and the backward pass makes it again, as
-FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B). The dropout mask is
-kept, one byte an element; in 16 bits the weights are, too, for to read two bytes is cheaper than to make them again.
+FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B), the dropout mask too. In
+16 bits the weights are kept, for to read two bytes is cheaper than to make them again; the sign bit of a weight, which
+is never negative, says that it was dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from headrace.backbones._drawn import Draws, drop
+from headrace.backbones._drawn import Draws
 from headrace.backbones._packed import Group, Packed
 
 # Scores of a 16-bit row that fill a register: torch's softmax takes up to six times as long for a short row that ends
@@ -70,7 +71,6 @@ class _PackedAttention(torch.autograd.Function):
         keeps = is_learning and query.dtype.itemsize == 2
         heads: list[Tensor] = []
         made: list[Tensor] = []
-        masks: list[Tensor] = []
         scaled = query * scale
         for group in packed.groups:
             here = slice(group.start, group.stop)
@@ -83,39 +83,38 @@ class _PackedAttention(torch.autograd.Function):
                 if keeps:
                     made.append(weights)
                 if draws is not None:
-                    masks.append(draws.kept(weights.shape))
-                    weights = drop(weights, masks[-1], out=_view(room[1], weights.shape))
+                    free = _view(room[0], weights.shape)
+                    if keeps:
+                        weights = _drop_and_mark(weights, draws, out=free)
+                    else:
+                        weights = torch.mul(weights, draws.kept(weights.shape).to(weights.dtype), out=free)
                 torch.bmm(weights, inside.value[piece], out=mixed[piece])
             if draws is not None:
                 mixed *= draws.scale
             output[here] = _by_token(mixed, group, query.shape[1])
         output[packed.groups[-1].stop :] = 0.0  # of padding: any other number would reach the weights' gradients
-        context.save_for_backward(*heads, *made, *masks)
-        context.n_saved = len(heads), len(made), len(masks)
+        context.save_for_backward(*heads, *made)
+        context.n_heads_saved, context.draws = len(heads), draws
         context.packed, context.scale, context.window = packed, scale, window
         context.shape = query.shape
-        context.kept_scale = 1.0 if draws is None else draws.scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        saved = iter(context.saved_tensors)
-        heads, made, masks = (iter(list(itertools.islice(saved, n))) for n in context.n_saved)
+        heads, made = iter(context.saved_tensors), iter(context.saved_tensors[context.n_heads_saved :])
+        draws = None if context.draws is None else context.draws.again()
         packed, n_heads = context.packed, context.shape[1]
         found = [gradients[0].new_empty(context.shape) for _ in range(3)]
         room = _room(packed, gradients[0], n_parts=3)
         # the gradients of the weights are those of the kept ones times the scale: the scale is given to the output's
-        above = gradients[0] * context.kept_scale
+        above = gradients[0] if draws is None else gradients[0] * draws.scale
         for group in packed.groups:
             inside = _Inside(group, list(itertools.islice(heads, 3)), n_heads, context.window)
             d_output = _by_head(above[group.start : group.stop], group, pads=True)
             d_heads = [torch.empty_like(inside.query) for _ in range(3)]
             for piece in inside.pieces():
-                weights, mask = next(made, None), next(masks, None)
-                if weights is None:
-                    weights = inside.weights(piece, room)
-                inside.put_gradients(piece, weights, mask, d_output[piece], d_heads, room)
+                inside.put_gradients(piece, next(made, None), draws, d_output[piece], d_heads, room)
             d_heads[0] *= context.scale
             for rows, by_head in zip(found, d_heads, strict=True):
                 rows[group.start : group.stop] = _by_token(by_head, group, n_heads)
@@ -167,19 +166,68 @@ class _Inside:
         return torch.softmax(scores, dim=-1, out=torch.empty_like(scores) if anew else _view(room[1], shape))
 
     def put_gradients(
-        self, piece: slice, weights: Tensor, mask: Tensor | None, d_output: Tensor, found: list[Tensor], room: Tensor
+        self,
+        piece: slice,
+        made: Tensor | None,
+        draws: Draws | None,
+        d_output: Tensor,
+        found: list[Tensor],
+        room: Tensor,
     ) -> None:
-        """Put the gradients of a piece's queries, keys and values into `found`; the first and last part of the room go."""
+        """Put the gradients of a piece's queries, keys and values into `found`.
+
+        Args:
+            piece: Which heads.
+            made: The weights as `_drop_and_mark` left them; None where they were not kept.
+            draws: Of the dropout, in the order of the pieces.
+            d_output: Of the piece, times the scale of the dropout.
+            found: What is filled.
+            room: From `_room`, of three parts.
+        """
         d_query, d_key, d_value = (by_head[piece] for by_head in found)
-        d_weights, d_scores = (_view(part, weights.shape) for part in (room[0], room[-1]))
-        dropped = weights if mask is None else drop(weights, mask, out=d_weights)
+        shape = torch.Size((len(d_output), d_output.shape[1], d_output.shape[1]))
+        d_weights, spare, d_scores = (_view(part, shape) for part in room)
+        weights = self.weights(piece, room) if made is None else made
+        kept: Tensor | None = None
+        if draws is None:
+            dropped = weights
+        elif made is None:
+            kept = draws.kept(shape).to(weights.dtype)
+            dropped = torch.mul(weights, kept, out=d_weights)
+        else:
+            dropped = _without_marked(made, out=d_weights)
         torch.bmm(dropped.transpose(1, 2), d_output, out=d_value)
         torch.bmm(d_output, self.value[piece].transpose(1, 2), out=d_weights)
-        if mask is not None:
-            drop(d_weights, mask, out=d_weights)
+        if kept is not None:
+            d_weights *= kept
+        elif draws is not None and made is not None:
+            _bits(d_weights).mul_(torch.bitwise_right_shift(_bits(made), 15, out=_bits(spare)).add_(1))
+            torch.bitwise_and(_bits(made), 0x7FFF, out=_bits(spare))
+            weights = spare
         torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
         torch.bmm(d_scores, self.key[piece], out=d_query)
         torch.bmm(d_scores.transpose(1, 2), self.query[piece], out=d_key)
+
+
+def _drop_and_mark(weights: Tensor, draws: Draws, *, out: Tensor) -> Tensor:
+    """Return `out` with the weights that are kept and zeros; a weight that is dropped gets the sign bit in its place.
+
+    Args:
+        weights: Of a 16-bit type, none negative. Their bits are a whole number's, whose arithmetic is the fastest.
+        draws: Say which are dropped.
+        out: Like the weights.
+    """
+    _bits(weights).bitwise_or_(draws.signs(weights.shape))
+    return _without_marked(weights, out=out)
+
+
+def _without_marked(weights: Tensor, *, out: Tensor) -> Tensor:
+    torch.clamp_min(_bits(weights), 0, out=_bits(out))
+    return out
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.view(torch.int16)
 
 
 def _piece_sizes(n_texts: int, n_heads: int, width: int) -> Iterator[int]:

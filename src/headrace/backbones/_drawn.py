@@ -1,13 +1,18 @@
-"""Dropout that a CPU can afford: masks from a fast counter-free generator instead of one Bernoulli draw an element.
+"""Dropout that a CPU can afford: masks from a fast generator instead of one Bernoulli draw an element.
 
 torch draws a dropout mask on the CPU element by element on one core (about 9 ns each); with attention dropout on, its
 fused attention falls back to the unfused path besides. Together that is a large part of a BERT's training step. Here
-the bits come from NumPy's SFC64 (two bytes an element), seeded from torch's own generator: the same rate, the same
-independence, still a pure function of `torch.manual_seed`. What the backward pass needs is one byte an element.
+the bits come from many congruential generators side by side (two bytes an element), which torch's vectorised arithmetic
+moves on together on all cores. Each mask is still a pure function of `torch.manual_seed`. One of 16-bit values is kept
+for the backward pass; one of float32 values is drawn again, which costs less than to keep it.
+
+Source: Knuth's linear congruential generator modulo 2^64 (The Art of Computer Programming, volume 2, 3.3.4, table 1,
+line 26). Of such a generator the high bits are good; they are folded onto the low ones.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,29 +21,79 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _LEVELS = 1 << 16  # a mask's rate is a multiple of 1/65,536; the scale is that of the rate that is used
+# Generators side by side: a piece of attention takes 2^20 levels, four of each.
+_N_LANES = 1 << 18
+_FACTOR, _ADDED = 6364136223846793005, 1442695040888963407
 
 
 class Draws:
-    """A stream of dropout masks of one rate, seeded by one draw of torch's generator.
+    """A stream of dropout masks of one rate, seeded by two draws of torch's generator.
 
     Args:
         rate: Share of the elements that are dropped, in [0, 1); rounded to a multiple of 1/65,536.
+        seed: Of the stream; by default it is drawn.
 
     Attributes:
         scale: What the kept elements are multiplied by, 1 / (1 - rate).
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, seed: tuple[int, int] | None = None) -> None:
+        self._rate = rate
+        if seed is None:
+            first, second = torch.randint(-(1 << 62), 1 << 62, (2,)).tolist()
+            seed = 2 * first + 1, second
+        self._seed = seed
         dropped = round(rate * _LEVELS)
         self.scale = _LEVELS / (_LEVELS - dropped)
-        self._lowest = np.int16(dropped - _LEVELS // 2)  # levels are uniform in [-32768, 32767]
-        self._bits = np.random.SFC64(int(torch.randint(1 << 62, ()).item()))
+        self._lowest = dropped - _LEVELS // 2  # levels are uniform in [-32768, 32767]
+        self._state = torch.empty(0, dtype=torch.int64)
+
+    def again(self) -> Draws:
+        """Return the stream from its beginning: asked for the same shapes in the same order it gives the same masks."""
+        return Draws(self._rate, self._seed)
 
     def kept(self, shape: torch.Size) -> Tensor:
-        """Return the next mask, bool of that shape: true where an element is kept."""
+        """Return the next mask, int16 of that shape: 1 where an element is kept, else 0."""
+        return self._levels(shape).ge_(self._lowest)
+
+    def signs(self, shape: torch.Size) -> Tensor:
+        """Return the next mask as the sign bits of 16-bit numbers, int16: the sign bit alone where one is dropped, else 0."""
+        return self._levels(shape).lt_(self._lowest).mul_(-_LEVELS // 2)
+
+    def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """Return the next mask as factors of a type: 0, or the scale."""
+        kept = self.kept(shape)
+        if dtype.itemsize != 2:
+            return kept.to(dtype).mul_(self.scale)
+        # the bits times 0 or 1: a 16-bit float would go through float32
+        return kept.mul_(int(torch.tensor(self.scale, dtype=dtype).view(torch.int16))).view(dtype)
+
+    def _levels(self, shape: torch.Size) -> Tensor:
+        """Return uniform whole numbers in [-32768, 32767], int16 of that shape."""
         n = shape.numel()
-        levels = self._bits.random_raw(-(-n // 4)).view(np.int16)[:n]
-        return torch.from_numpy(levels >= self._lowest).view(shape)
+        n_each = -(-n // 4)
+        if n_each <= _N_LANES:
+            return self._next(n_each).view(torch.int16)[:n].view(shape)
+        parts = [self._next(min(_N_LANES, n_each - start)) for start in range(0, n_each, _N_LANES)]
+        return torch.cat(parts).view(torch.int16)[:n].view(shape)
+
+    def _next(self, n: int) -> Tensor:
+        """Move the first n generators on, and return 64 bits of each."""
+        n_before = len(self._state)
+        if n > n_before:
+            factor, added = self._seed
+            begun = (_table()[n_before:n] * factor).add_(added)
+            begun.bitwise_xor_(begun >> 32)  # two streams are then no multiples of each other
+            self._state = torch.cat([self._state, begun]) if n_before else begun
+        state = self._state[:n].mul_(_FACTOR).add_(_ADDED)
+        high = torch.bitwise_right_shift(state, 32).bitwise_and_(0xFFFFFFFF)  # without the copies of the sign
+        return high.bitwise_xor_(state)
+
+
+@cache
+def _table() -> Tensor:
+    """Return where the generators stand before they are seeded: numbers without a pattern, the same on any machine."""
+    return torch.from_numpy(np.random.SFC64(0).random_raw(_N_LANES).view(np.int64))
 
 
 def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
@@ -49,23 +104,7 @@ def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
         rate: In [0, 1); rounded to a multiple of 1/65,536.
         dtype: Of the mask: float32, bfloat16 or float16.
     """
-    draws = Draws(rate)
-    mask = torch.full(shape, draws.scale, dtype=dtype)
-    return drop(mask, draws.kept(shape), out=mask)
-
-
-def drop(values: Tensor, kept: Tensor, *, out: Tensor) -> Tensor:
-    """Return `out`, which takes the values that are kept and zeros for the others; four times as fast as torch's way.
-
-    Args:
-        values: float32, bfloat16 or float16, on the CPU, outside autograd.
-        kept: bool of the same shape.
-        out: Like the values, or the values themselves.
-    """
-    # Of a 16-bit type, which NumPy may not know, the bits are multiplied.
-    given, taken = ((t.view(torch.int16) if t.dtype.itemsize == 2 else t).numpy() for t in (values, out))
-    np.multiply(given, kept.numpy(), out=taken)
-    return out
+    return Draws(rate).mask(shape, dtype)
 
 
 class DrawnDropout(nn.Dropout):
@@ -80,22 +119,21 @@ class DrawnDropout(nn.Dropout):
 
 def drawn_dropout(values: Tensor, rate: float) -> Tensor:
     """Return the values with a share of `rate`, in [0, 1), set to 0 and the rest scaled up by 1 / (1 - rate)."""
-    draws = Draws(rate)
-    dropped: Tensor = _Dropped.apply(values, draws.kept(values.shape), draws.scale)  # type: ignore[no-untyped-call]
+    dropped: Tensor = _Dropped.apply(values, Draws(rate))  # type: ignore[no-untyped-call]
     return dropped
 
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, values: Tensor, kept: Tensor, scale: float) -> Tensor:
-        context.save_for_backward(kept)
-        context.scale = scale
-        scaled = values * scale
-        return drop(scaled, kept, out=scaled)
+    def forward(context: Any, values: Tensor, draws: Draws) -> Tensor:
+        mask = draws.mask(values.shape, values.dtype)
+        context.save_for_backward(*([mask] if values.dtype.itemsize == 2 else []))
+        context.draws = draws
+        return values * mask
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (kept,) = context.saved_tensors
-        scaled = gradients[0] * context.scale
-        return drop(scaled, kept, out=scaled), None, None
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (above,) = gradients
+        (mask,) = context.saved_tensors or (context.draws.again().mask(above.shape, above.dtype),)
+        return above * mask, None

@@ -225,19 +225,30 @@ def too_few(targets: np.ndarray, labels: LabelSet, metric: str) -> str | None:
     """Return why the rows are too few for an interval of a metric's difference, or None."""
     if len(targets) < MIN_ROWS:
         return f"no interval from fewer than {MIN_ROWS} rows: there are {len(targets)}"
+    support = one_column_per_label(targets, len(labels)).sum(axis=0)
+    least = MIN_ROWS if len(labels) == 1 else MIN_ROWS_IN_MACRO
+    if metric == "f1_macro":
+        few = np.flatnonzero((support > 0) & (support < least))
+        return _few_rows(labels.names[few[0]], "with", int(support[few[0]]), least) if len(few) else None
+    if metric == "f1_micro" and targets.ndim == 2:
+        n = int(support.sum())
+        return f"no interval: {n} labels given in all, {MIN_ROWS} are needed" if n < MIN_ROWS else None
     if metric not in RANKED:
         return None
-    support = one_column_per_label(targets, len(labels)).sum(axis=0)
-    rarer = np.minimum(support, len(targets) - support)
     binary = is_binary(targets, len(labels))
-    least = MIN_ROWS if binary or len(labels) == 1 else MIN_ROWS_IN_MACRO
+    least = MIN_ROWS if binary else least
+    rarer = np.minimum(support, len(targets) - support)
     judged = range(1, 2) if binary else range(len(labels))
-    few = [i for i in judged if 0 < rarer[i] < least]
-    return _few(labels.names[few[0]], int(support[few[0]]), len(targets), least) if few else None
+    rare = [i for i in judged if 0 < rarer[i] < least]
+    return _few(labels.names[rare[0]], int(support[rare[0]]), len(targets), least) if rare else None
 
 
 def _few(label: str, support: int, n_rows: int, needed: int) -> str:
     kind, n = ("with", support) if support <= n_rows - support else ("without", n_rows - support)
+    return _few_rows(label, kind, n, needed)
+
+
+def _few_rows(label: str, kind: str, n: int, needed: int) -> str:
     return f"no interval: {n} rows {kind} the label {label!r}, {needed} are needed"
 
 

@@ -272,10 +272,14 @@ def test_evaluate_obeys_a_threshold_of_two_labels(tmp_path: Path, bundle: Bundle
     path = csv_file(tmp_path / "a.csv", 10)
     found = headrace.evaluate(bundle, path, threshold={"bad": 0.0}, out=tmp_path / "out")
     assert [sum(column) for column in zip(*found.confusion or [], strict=True)] == [10, 0]
-    wrong = json.loads((tmp_path / "out" / "report.json").read_text())["confusion_matrix"]["counts"][1][0]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["threshold"] == [0.0, None]
+    wrong = report["confusion_matrix"]["counts"][1][0]
     assert wrong > 0
     with (tmp_path / "out" / "errors.csv").open(newline="") as file:
-        assert [row["predicted"] for row in csv.DictReader(file)] == ["bad"] * wrong
+        rows = list(csv.DictReader(file))
+    assert [row["predicted"] for row in rows] == ["bad"] * wrong
+    assert [row["confidence"] for row in rows] == sorted((row["score:bad"] for row in rows), reverse=True)
 
 
 def test_evaluate_counts_every_row_once_and_writes_its_files(
@@ -439,8 +443,8 @@ def test_what_a_bundle_reads_is_never_told_to_change_a_recipe(tmp_path: Path, bu
         with pytest.raises(DataError) as caught:
             headrace.evaluate(bundle, tmp_path / name)
         advice.append(str(caught.value))
-    assert "take such rows out of the data" in advice[0]
-    assert "rename the file's columns" in advice[1]
+    assert "leave such rows out of the data" in advice[0]
+    assert "rename the columns" in advice[1]
     assert "give a source with at least one text" in advice[2]
     assert "data." not in "".join(advice)
 
@@ -450,3 +454,11 @@ def test_a_query_without_a_word_is_refused(tmp_path: Path, bundle: Bundle) -> No
         apply.similar_in_file(bundle, " ", tmp_path / "not-there.csv")
     with pytest.raises(DataError, match="the query is empty"):
         headrace.similar.similar(bundle, "", ["a good film"])
+    with pytest.raises(DataError, match="5 is not a text"):
+        headrace.similar.similar(bundle, 5, ["a good film"])  # type: ignore[arg-type]
+
+
+def test_rows_in_memory_are_called_rows(bundle: Bundle) -> None:
+    with pytest.raises(DataError) as caught:
+        headrace.evaluate(bundle, [{"text": ["x"], "label": "good"}])
+    assert caught.value.where == "rows:1:text"

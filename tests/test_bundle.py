@@ -658,6 +658,13 @@ def test_two_labels_with_a_threshold_answer_though_the_bundle_may_not(tmp_path: 
     assert bundle.predict(SENTENCES[0], threshold={"bad": 0.0}).label == "bad"
 
 
+def test_a_number_in_an_older_bundle_of_two_labels_is_that_of_the_second(tmp_path: Path) -> None:
+    made(tmp_path, labels=("bad", "good"), threshold=0.0)
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.threshold == {"good": 0.0}
+    assert bundle.predict(SENTENCES[0]).label == "good"
+
+
 def test_an_older_bundle_without_a_decision_still_loads(folder: Path, original: Bundle) -> None:
     change_json(folder / "bundle.json", lambda b: b.pop("decision"))
     write_manifest(folder)

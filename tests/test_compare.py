@@ -189,17 +189,27 @@ def test_under_20_positives_there_is_no_interval_and_it_says_why():
 def test_a_difference_of_f1_needs_rows_with_each_label_and_labels_in_all():
     options = {"labels": LabelSet(("a", "b", "c")), "task": "multi_label"}
     targets, a, b = tagged()
-    for n, is_told in ((9, False), (10, True), (0, True)):  # a label that no row has is left out of the mean
+    for n, is_told in ((9, False), (10, True)):
         targets[:, 1] = 0
         targets[:n, 1] = 1
         found = verdict(targets, a, b, metric="f1_macro", **options)
         assert (found.difference.low is not None) == is_told
         if not is_told:
             assert found.difference.note == "no interval: 9 rows with the label 'b', 10 are needed"
+    targets[:, 1] = 0
+    shy, bold = (np.where([False, True, False], np.minimum(one, 0.49), one) for one in (a, b))
+    assert verdict(targets, shy, bold, metric="f1_macro", **options).difference.low is not None  # nobody speaks of it
+    bold[:3, 1] = 0.9
+    found = verdict(targets, shy, bold, metric="f1_macro", **options)
+    assert found.difference.note == "no interval: 0 rows with the label 'b', 10 are needed"
+    guessed = np.minimum(bold, 0.49)
+    guessed[:3, 1] = 0.9
+    found = verdict(targets, a, guessed, metric="f1_micro", **options)
+    assert found.difference.note == "no interval: 3 labels given or predicted in all, 20 are needed"
     targets[:] = 0
     targets[:19, 0] = 1
     found = verdict(targets, a, b, metric="f1_micro", **options)
-    assert found.difference.note == "no interval: 19 labels given in all, 20 are needed"
+    assert found.difference.note == "no interval: 19 labels given or predicted in all, 20 are needed"
     targets[19, 0] = 1
     assert verdict(targets, a, b, metric="f1_micro", **options).difference.low is not None
 

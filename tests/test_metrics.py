@@ -296,3 +296,11 @@ def test_resampling_many_labels_in_blocks_counts_each_label_once():
     taken = intervals.resample_metric(metrics.f1_macro, targets, decided, resamples=3, seed=0)
     assert counted.f1.shape == (3, 150)
     assert counted.metrics["f1_macro"] == pytest.approx(taken, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "n_labels"), [(0.5, 2), (np.array([0.5, 0.5]), 2), (np.array([np.nan, np.nan]), 2), (0.5, 3)]
+)
+def test_a_threshold_that_does_not_suit_single_labels_is_refused(threshold: object, n_labels: int) -> None:
+    with pytest.raises(ValueError, match="is no threshold of one of two labels"):
+        metrics.decisions(np.full((4, n_labels), 1 / n_labels), multi_label=False, threshold=threshold)

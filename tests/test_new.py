@@ -223,6 +223,18 @@ def test_a_quote_that_is_never_closed_is_told_as_check_tells_it(tmp_path: Path) 
     assert not (tmp_path / "recipe.yaml").exists()
 
 
+def test_a_header_that_check_would_refuse_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,text\na,b,c\n", "utf-8")
+    with pytest.raises(DataError, match="the column name 'text' occurs 2 times"):
+        guess(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("text;label\na;b\n", "utf-8")
+    with pytest.raises(DataError) as caught:
+        guess(tmp_path / "b.csv")
+    assert caught.value.next == (
+        "the columns look separated by semicolons: save the file with commas (.csv) or tabs (.tsv)"
+    )
+
+
 def test_rows_with_too_many_fields_are_passed_over_or_told_where_there_are_no_others(tmp_path: Path) -> None:
     ragged = [[text, "more", "p"] for text in TEXTS]
     good = [[text, "pn"[n % 2]] for n, text in enumerate(TEXTS)]

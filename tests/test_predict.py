@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from headrace.data.examples import LabelSet
 from headrace.decide.calibration import Calibration
@@ -23,6 +24,7 @@ from headrace.predict import (
     answers,
     embed,
     flags_of,
+    narrow,
     passes,
     probabilities,
     read_threshold,
@@ -266,11 +268,24 @@ def test_scores_are_the_tasks_own_unless_a_calibration_is_kept() -> None:
         ({"yes": 0.32}, "no"),
         ({"no": 0.6875}, "no"),
         ({"no": 0.69}, "yes"),
+        ({"no": float(np.float32(0.6875))}, "no"),
     ],
 )
 def test_a_threshold_of_two_labels_is_that_of_the_one_it_names(threshold: Any, label: str) -> None:
     scores = np.array([[0.6875, 0.3125]], np.float32)
     assert answers(scores, ("no", "yes"), task="single_label", threshold=threshold)[0].label == label
+
+
+def test_a_score_given_as_threshold_of_the_first_of_two_labels_includes_itself() -> None:
+    logits = np.random.default_rng(0).normal(0, 4, (2000, 2)).astype(np.float32)
+    scores = probabilities(logits, "single_label", Decision.plain(("no", "yes"), task="single_label"))
+    for row in scores:
+        (found,) = answers(row[None], ("no", "yes"), task="single_label", threshold={"no": float(row[0])})
+        (above,) = answers(
+            row[None], ("no", "yes"), task="single_label", threshold={"no": min(1.0, float(np.nextafter(row[0], 2)))}
+        )
+        assert found.label == "no"
+        assert above.label == ("no" if row[0] == 1.0 else "yes")
 
 
 def test_a_threshold_that_names_neither_or_both_of_two_labels_is_refused() -> None:
@@ -362,6 +377,11 @@ def test_the_twin_in_16_bits_gives_the_scores_of_autocast_to_the_bit(
     assert np.array_equal(
         score(twin, encoded, **tokens, precision="bf16"), score(classifier, encoded, **tokens, precision="bf16")
     )
+
+
+def test_the_twin_shares_all_but_the_linear_layers(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.predict.narrow._lays_out", lambda: False)
+    twin = Narrowed().of(classifier)
     wide, narrow = dict(classifier.named_parameters()), dict(twin.named_parameters())
     assert {weight.dtype for weight in wide.values()} == {torch.float32}
     assert {name for name in wide if narrow[name] is not wide[name]} == {
@@ -371,7 +391,37 @@ def test_the_twin_in_16_bits_gives_the_scores_of_autocast_to_the_bit(
     assert sum(weight.dtype == torch.float32 for weight in narrow.values()) >= 5  # embeddings and norms
 
 
-def test_the_twin_is_kept_until_a_weight_changes(classifier: Classifier) -> None:
+@pytest.mark.parametrize("lays_out", [True, False])
+def test_the_twin_gives_the_same_bits_whether_its_weights_are_laid_out_or_not(
+    classifier: Classifier,
+    encoded: list[Encoded],
+    tokens: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    lays_out: bool,
+) -> None:
+    if lays_out and not narrow._lays_out():
+        pytest.skip("torch has no such products here")
+    monkeypatch.setattr("headrace.predict.narrow._lays_out", lambda: lays_out)
+    twin = Narrowed().of(classifier)
+    kinds = {type(module) for module in twin.modules()}
+    assert (narrow.LaidOut in kinds, nn.Linear in kinds) == (lays_out, not lays_out)
+    assert np.array_equal(
+        score(twin, encoded, **tokens, precision="bf16"), score(classifier, encoded, **tokens, precision="bf16")
+    )
+
+
+def test_where_torch_lacks_the_products_weights_are_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: nn.Module, linear: nn.Linear) -> None:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(narrow.LaidOut, "__init__", missing)
+    narrow._lays_out.cache_clear()
+    assert narrow._lays_out() is False
+    narrow._lays_out.cache_clear()
+
+
+def test_the_twin_is_kept_until_a_weight_changes(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.predict.narrow._lays_out", lambda: False)
     narrowed = Narrowed()
     twin = narrowed.of(classifier)
     assert narrowed.of(classifier) is twin

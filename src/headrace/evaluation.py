@@ -57,7 +57,7 @@ class Evaluation:
         confusion: [labels][labels] rows by true, then predicted label; None for multi-label.
         notes: What a reader must know to read the numbers right.
         threshold: Of multi-label: from which score on a label is decided; one number or one per label. Of two single
-            labels: from which score on the second is decided, where one was given.
+            labels, where one was given: None for the label that has none.
     """
 
     task: str
@@ -68,7 +68,7 @@ class Evaluation:
     per_label: dict[str, dict[str, Any]]
     confusion: list[list[int]] | None = None
     notes: tuple[str, ...] = ()
-    threshold: float | tuple[float, ...] | None = None
+    threshold: float | tuple[float | None, ...] | None = None
 
     def metric(self, name: str) -> Interval:
         """Return a metric by its name here or by the name that `fit.monitor` uses (`roc_auc` for the mean, too).

@@ -179,7 +179,7 @@ def sample(path: Path) -> list[Row]:
             next=f"did you mean {close!r}?" if close else "name a data file, or a folder with one folder per label",
         )
     name = path.name.lower()
-    faults = Faults(str(path), skip=True)  # single bad rows are for `headrace check` to tell
+    faults = Faults(str(path), skip=True, has_recipe=False)  # single bad rows are for `headrace check` to tell
     if name.endswith(".parquet"):
         rows = spread(_parquet(path))
     elif name.endswith((".jsonl", ".jsonl.gz")):

@@ -71,20 +71,42 @@ def decisions(scores: np.ndarray, *, multi_label: bool, threshold: float | np.nd
     Args:
         scores: [rows, labels].
         multi_label: Whether a row may have any number of labels.
-        threshold: Of multi-label: one number, or one per label; 0.5 by default. Of two single labels: one number, for
-            the second of them. A score equal to it counts as yes.
+        threshold: Of multi-label: one number, or one per label; 0.5 by default. Of two single labels: [2], the number of
+            the one that is named and NaN for the other. A score equal to it counts as yes.
 
     Returns:
         Single label: int64 [rows], the label with the highest score, the first of equals. Multi-label: bool
         [rows, labels].
+
+    Raises:
+        ValueError: The threshold is none of these.
     """
     if multi_label:
         threshold = 0.5 if threshold is None else threshold
         # as the tasks compare: NumPy takes a plain 0.7 at the precision of the scores, so a float32 0.7 is a yes
         return np.asarray(scores >= threshold)
     if threshold is not None:
-        return np.asarray(scores[:, 1] >= threshold, dtype=np.int64)
+        return by_named_threshold(scores, threshold)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+
+
+def by_named_threshold(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Return int64 [rows]: the one of two labels that has a threshold where its score is at least that, else the other.
+
+    Args:
+        scores: [rows, 2].
+        threshold: [2], NaN for the label that has none.
+
+    Raises:
+        ValueError: It is none.
+    """
+    given = np.flatnonzero(~np.isnan(threshold))
+    if np.shape(threshold) != (2,) or scores.shape[1:] != (2,) or len(given) != 1:
+        raise ValueError(f"{threshold} is no threshold of one of two labels, scores of shape {scores.shape}")
+    named = int(given[0])
+    # a plain number is taken at the precision of the scores
+    is_named = scores[:, named] >= float(np.asarray(threshold)[named])
+    return np.where(is_named, named, 1 - named).astype(np.int64)
 
 
 def one_column_per_label(values: np.ndarray, n_labels: int) -> np.ndarray:

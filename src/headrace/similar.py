@@ -66,7 +66,8 @@ def refuse_empty(query: str | tuple[str, str]) -> None:
     Raises:
         DataError: It is white space, on either side of a pair.
     """
-    if any(isinstance(part, str) and not part.strip() for part in ((query,) if isinstance(query, str) else query)):
+    parts = query if isinstance(query, tuple | list) else (query,)
+    if any(isinstance(part, str) and not part.strip() for part in parts):
         raise DataError("the query is empty, and nothing is near to no words", where="query", next="give a text")
 
 

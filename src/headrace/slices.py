@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
     """What `slices` takes besides its subject.
 
     Attributes:
-        threshold: Multi-label alone: one number or one per label, 0.5 by default.
+        threshold: As in `metrics.decisions`.
         metric: A metric of the task; `accuracy` by default (multi-label: all labels of the row must be right).
         seed: Of the resamples, 0 by default; accuracy draws none.
     """

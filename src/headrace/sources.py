@@ -79,7 +79,7 @@ def texts_of(bundle: Bundle, source: Any, *, on_bad_row: OnBadRow = "skip") -> I
         if isinstance(source, Piped):
             yield _read_piped(source, columns, cache, on_bad_row)
         else:
-            yield read(source, columns, on_bad_row=on_bad_row, cache=cache, label_required=False, split="test")
+            yield read(source, columns, on_bad_row=on_bad_row, cache=cache, label_required=False, called="rows")
 
 
 @contextmanager

@@ -371,3 +371,16 @@ def test_what_is_taken_comes_back_to_its_place() -> None:
     assert taken.shape == (1, sum(LENGTHS))
     back = packed.put(taken.unsqueeze(-1).float(), batch.attention_mask)
     assert torch.equal(back[..., 0].long(), batch.input_ids * batch.attention_mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_stays_so_through_dropout(dtype: torch.dtype, dropout: float, broken: float) -> None:
+    packed, inputs = three_texts(dtype)
+    leaves = [tensor.clone() for tensor in inputs]
+    leaves[0][0, 0, 0, 0] = broken
+    leaves = [tensor.requires_grad_() for tensor in leaves]
+    found = packed_attention(*leaves, packed, scale=0.7, dropout=dropout, window=None)
+    assert not bool(torch.isfinite(found).all())
+    found.float().sum().backward()

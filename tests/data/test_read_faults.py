@@ -43,7 +43,7 @@ def test_a_ragged_row(tmp_path: Path) -> None:
     assert told(fault(path, 'text,label\n"a\nb",x\nc,y,z\n'), path) == (
         "this row has 3 fields where the header has 2",
         "r.csv:4",
-        f'quote a field that holds the delimiter ("like, this"), {SKIP}',
+        f'quote a field that holds the delimiter ("like, this"); {SKIP}',
     )
     assert "this row has 1 fields" in fault(path, "text,label\na\n").what
 
@@ -72,7 +72,7 @@ def test_a_quote_that_is_not_doubled(tmp_path: Path) -> None:
     assert told(error, path) == (
         "a quoted field of this row has text after its closing quote",
         "q.csv:3",
-        f"close the quote, and write each quote inside a quoted field twice, {SKIP}",
+        f"close the quote, and write each quote inside a quoted field twice; {SKIP}",
     )
     error = fault(path, 'text,label\n"b,x\nc "d" e,y\n')
     assert error.what == "a quoted field of this row has text after its closing quote (it goes on to line 3)"
@@ -83,22 +83,22 @@ def test_a_missing_label_and_a_missing_text(tmp_path: Path) -> None:
     assert told(fault(path, "text,label\na,x\nb,\n"), path) == (
         "the label is missing",
         "m.csv:3:label",
-        f"write the label, {SKIP}",
+        f"write the label; {SKIP}",
     )
     assert fault(path, "text,label\na,x\nb,  \n").what == "the label is missing"
     path = tmp_path / "m.jsonl"
     assert told(fault(path, '{"text": null, "label": "x"}\n'), path) == (
         "the text is missing (null)",
         "m.jsonl:1:text",
-        f"write the text, {SKIP}",
+        f"write the text; {SKIP}",
     )
     assert told(fault(path, '{"text": "a", "label": "x"}\n{"text": "b", "lable": "x"}\n'), path) == (
         "this record has no 'label'",
         "m.jsonl:2:label",
-        f"did you mean 'lable'? available: lable, text, {SKIP}",
+        f"did you mean 'lable'? available: lable, text; {SKIP}",
     )
     error = fault(path, '{"text": ["a"], "label": "x"}\n')
-    assert told(error, path) == ("found a list where a text is expected", "m.jsonl:1:text", f"write a text, {SKIP}")
+    assert told(error, path) == ("found a list where a text is expected", "m.jsonl:1:text", f"write a text; {SKIP}")
 
 
 def test_all_faults_come_together_in_the_order_of_the_rows(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_fault_that_ends_the_reading_is_shown_with_those_before_it(tmp_path:
 
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
-    advice = "save the file as UTF-8, or set data.encoding to its own in the recipe, such as latin-1 or cp1252"
+    advice = "save the file as UTF-8; a recipe can name its own encoding, such as data.encoding: latin-1 or cp1252"
     content = "text,label\nabc,x\ncafé,y\n".encode("latin-1")
     expected = ("the byte 0xe9 is not valid UTF-8 (invalid continuation byte)", "e.csv:3 (byte 20)", advice)
     assert told(fault(path, content), path) == expected
@@ -145,7 +145,7 @@ def test_another_unicode_encoding_is_named(tmp_path: Path, encoding: str) -> Non
     assert told(fault(path, "text,label\na,x\n".encode(encoding)), path) == (
         f"the file begins with the byte order mark of {encoding.upper()}, so it is not UTF-8",
         "u.csv:1 (byte 0)",
-        f"save the file as UTF-8, or set data.encoding: {encoding} in the recipe",
+        f"save the file as UTF-8; a recipe can name its own encoding, data.encoding: {encoding}",
     )
 
 
@@ -297,12 +297,12 @@ def test_a_broken_line_of_json(tmp_path: Path) -> None:
     assert told(fault(path, good + '{"text": "b" "label": "x"}\n' + good), path) == (
         "this line is not valid JSON: Expecting ',' delimiter at column 14",
         "b.jsonl:2:14",
-        f"write one whole JSON object a line, {SKIP}",
+        f"write one whole JSON object a line; {SKIP}",
     )
     assert told(fault(path, good + '["b", "x"]\n'), path) == (
         "this line holds a list, not an object",
         "b.jsonl:2",
-        f'write one object a line, such as {{"text": "…", "label": "…"}}, {SKIP}',
+        f'write one object a line, such as {{"text": "…", "label": "…"}}; {SKIP}',
     )
     deep = '{"text": ' + "[" * 200_000 + "]" * 200_000 + ', "label": "x"}\n'
     assert fault(path, good + deep).what == "this line's JSON is nested too deeply"
@@ -324,7 +324,7 @@ def test_a_text_above_a_megabyte_is_a_bad_row(tmp_path: Path) -> None:
     assert told(fault(path, f"text,label\na,x\n{'é' * (limit // 2 + 1)},y\n"), path) == (
         "the text has 1,048,578 bytes; the limit is 1,048,576",
         "l.csv:3:text",
-        f"cut the text into parts, {SKIP}",
+        f"cut the text into parts; {SKIP}",
     )
 
 

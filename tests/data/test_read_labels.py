@@ -32,7 +32,7 @@ def test_another_value_than_0_or_1_is_a_fault(tmp_path: Path, value: str) -> Non
         read(path, FLAGS, cache=tmp_path / "cache")
     assert caught.value.what == f"found '{value}' where 0 or 1 is expected"
     assert caught.value.where == f"{path}:3:spam"
-    assert caught.value.next == "write 0 or 1, or set data.on_bad_row: skip to leave such rows out"
+    assert caught.value.next == "write 0 or 1; or set data.on_bad_row: skip to leave such rows out"
 
 
 def test_an_empty_flag_is_a_fault_unless_labels_are_not_required(tmp_path: Path) -> None:
@@ -99,23 +99,23 @@ def test_lists_of_names(tmp_path: Path) -> None:
         (
             "x|y",
             "found the string 'x|y' where a list of labels is expected",
-            "write a list, or set data.label_separator to what stands between the names, "
+            "write a list, or set data.label_separator to what stands between the names; "
             "or set data.on_bad_row: skip to leave such rows out",
         ),
         (
             None,
             "the label is missing",
-            "write an empty list for a row with no label, or set data.on_bad_row: skip to leave such rows out",
+            "write an empty list for a row with no label; or set data.on_bad_row: skip to leave such rows out",
         ),
         (
             ["x", None],
             "the list of labels holds a null",
-            "leave the null out, or set data.on_bad_row: skip to leave such rows out",
+            "leave the null out; or set data.on_bad_row: skip to leave such rows out",
         ),
         (
             {"x": 1},
             "found a dict where a list of labels is expected",
-            "write a list, or set data.on_bad_row: skip to leave such rows out",
+            "write a list; or set data.on_bad_row: skip to leave such rows out",
         ),
     ],
 )
@@ -141,4 +141,4 @@ def test_a_list_where_one_label_is_expected_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read([{"text": "a", "tags": ["x"]}], Columns(text=("text",), label=("tags",)), cache=tmp_path / "cache")
     assert caught.value.what == "found a list where one label is expected"
-    assert str(caught.value.next).startswith("write one label, or set task: multi_label if a text can have several, or")
+    assert str(caught.value.next).startswith("write one label, or set task: multi_label if a text can have several; or")

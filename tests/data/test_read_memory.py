@@ -120,7 +120,7 @@ def test_a_missing_column_offers_the_nearest(tmp_path: Path, name: str) -> None:
         (
             ["a text"],
             "this row is a str, not a dict",
-            'give a list of dicts such as {"text": "…", "label": "…"}, '
+            'give a list of dicts such as {"text": "…", "label": "…"}; '
             "or set data.on_bad_row: skip to leave such rows out",
         ),
         ([], "there is no row of data", "give a source with at least one text"),

@@ -71,7 +71,7 @@ def test_the_answer_is_the_highest_score_and_the_first_of_equal_ones():
 
 def test_a_threshold_moves_the_border_between_two_labels():
     scores = np.array([[0.7, 0.3], [0.69, 0.31], [0.1, 0.9]])
-    assert single_label.decode(scores, threshold=0.31) == [0, 1, 1]
+    assert single_label.decode(scores, threshold=np.array([np.nan, 0.31])) == [0, 1, 1]
     with pytest.raises(RecipeError) as caught:
         single_label.decode(np.ones((1, 3)), threshold=0.5)
     assert caught.value.what == "one of 3 labels is the answer: a threshold suits two labels"

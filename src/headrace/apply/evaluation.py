@@ -63,7 +63,7 @@ def evaluate(
         has_recipe=False,
     )
     with scratch() as cache:
-        examples = read(source, columns, cache=cache, split="test")
+        examples = read(source, columns, cache=cache, split="test", called="rows")
         truth = targets(examples, labels)
         precision = where.get("precision", "fp32")
         scores = np.concatenate([loaded.scores(texts, precision=precision) for texts in _parts(examples, progress)])

@@ -94,7 +94,7 @@ class _PackedAttention(torch.autograd.Function):
             output[here] = _by_token(mixed, group, query.shape[1])
         output[packed.groups[-1].stop :] = 0.0  # of padding: any other number would reach the weights' gradients
         context.save_for_backward(*heads, *made)
-        context.n_heads_saved, context.draws = len(heads), draws
+        context.n_heads_saved, context.draws = len(heads), None if draws is None else draws.again()
         context.packed, context.scale, context.window = packed, scale, window
         context.shape = query.shape
         return output
@@ -217,6 +217,9 @@ def _drop_and_mark(weights: Tensor, draws: Draws, *, out: Tensor) -> Tensor:
         draws: Say which are dropped.
         out: Like the weights.
     """
+    # A NaN's sign bit means nothing: where scores were not finite, nor is anything that comes of them. Its row is all NaN.
+    if bool(weights[..., 0].isnan().any()):
+        return out.fill_(torch.nan)
     _bits(weights).bitwise_or_(draws.signs(weights.shape))
     return _without_marked(weights, out=out)
 

@@ -83,11 +83,15 @@ class Draws:
         if n > n_before:
             factor, added = self._seed
             begun = (_table()[n_before:n] * factor).add_(added)
-            begun.bitwise_xor_(begun >> 32)  # two streams are then no multiples of each other
+            begun.bitwise_xor_(_high(begun))  # two streams are then no multiples of each other
             self._state = torch.cat([self._state, begun]) if n_before else begun
         state = self._state[:n].mul_(_FACTOR).add_(_ADDED)
-        high = torch.bitwise_right_shift(state, 32).bitwise_and_(0xFFFFFFFF)  # without the copies of the sign
-        return high.bitwise_xor_(state)
+        return _high(state).bitwise_xor_(state)
+
+
+def _high(bits: Tensor) -> Tensor:
+    """Return the upper 32 of 64 bits as the lower ones; a shift alone would copy the sign."""
+    return torch.bitwise_right_shift(bits, 32).bitwise_and_(0xFFFFFFFF)
 
 
 @cache
@@ -128,7 +132,7 @@ class _Dropped(torch.autograd.Function):
     def forward(context: Any, values: Tensor, draws: Draws) -> Tensor:
         mask = draws.mask(values.shape, values.dtype)
         context.save_for_backward(*([mask] if values.dtype.itemsize == 2 else []))
-        context.draws = draws
+        context.draws = draws.again()  # without the state of what was drawn
         return values * mask
 
     @staticmethod

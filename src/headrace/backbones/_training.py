@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headrace.backbones._attention import packed_attention
+from headrace.backbones._attention import EVEN_ROW, packed_attention
 from headrace.backbones._drawn import DrawnDropout, drawn_dropout
 from headrace.backbones._packed import Packed
 
 ATTENTION = "headrace"
+# Up to so many scores a row that ends inside a register is quicker by way of float32; more of them would need new pages.
+_FEW_CELLS = 1 << 19
 _NO_MASKS: ContextVar[bool] = ContextVar("no_masks", default=False)
 
 
@@ -44,8 +46,17 @@ def attended(
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if added is not None:
         scores = scores + added.to(scores.dtype)
-    weights = drawn_dropout(torch.softmax(scores, dim=-1), dropout)
+    weights = _softmax(scores)
+    if dropout > 0.0:
+        weights = drawn_dropout(weights, dropout)
     return torch.matmul(weights, value).transpose(1, 2).contiguous()
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    is_uneven = scores.dtype.itemsize == 2 and scores.shape[-1] % EVEN_ROW and scores.numel() <= _FEW_CELLS
+    if is_uneven and scores.device.type == "cpu":
+        return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+    return torch.softmax(scores, dim=-1)
 
 
 @contextmanager

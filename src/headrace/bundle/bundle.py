@@ -19,6 +19,7 @@ from headrace.decide.decision import Decision
 from headrace.errors import DataError
 from headrace.files import atomic_folder, write_json, write_text
 from headrace.head import NO_POOL
+from headrace.metrics import SINGLE_LABEL
 from headrace.model import Classifier, build_classifier
 from headrace.predict import (
     Compute,
@@ -130,8 +131,10 @@ class Bundle:
     @property
     def threshold(self) -> Threshold | None:
         """The thresholds that `predict` uses by default; None for the task's own rule."""
-        own = self.decision.threshold
-        return self.about.threshold if own is None else own
+        own = self.about.threshold if self.decision.threshold is None else self.decision.threshold
+        # a number in an older bundle of two single labels is that of the second
+        is_of_second = isinstance(own, int | float) and self.decision.task == SINGLE_LABEL and len(self.labels) == 2
+        return {self.labels[1]: own} if is_of_second else own  # type: ignore[dict-item]  # it is a number
 
     @property
     def is_pair(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict, Unpack
@@ -41,7 +42,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         metric: What the verdict is about; by default accuracy, in multi-label the mean ROC AUC.
-        threshold_a, threshold_b: Multi-label alone: one number or one per label, 0.5 by default.
+        threshold_a, threshold_b: As in `metrics.decisions`.
         seed: Of the resamples, 0 by default.
         resamples: Of the bootstrap, 1,000 by default.
         whole: Also compare all other metrics and each label's ROC AUC; False by default.
@@ -199,7 +200,7 @@ def _paired(a: Scored, b: Scored, labels: LabelSet, metric: str) -> Paired:
     first, second = a.value(metric), b.value(metric)
     if first is None or second is None:
         return _untold(None, f"the rows do not define {metric}")
-    why = too_few(a.targets, labels, metric)
+    why = too_few(a.targets, labels, metric, (a.decided, b.decided))
     if why is not None:
         return _untold(second - first, why)
     if metric == "accuracy":
@@ -221,18 +222,27 @@ def _untold(value: float | None, why: str) -> Paired:
     return Paired(Interval(value, note=why), None, "", None)
 
 
-def too_few(targets: np.ndarray, labels: LabelSet, metric: str) -> str | None:
-    """Return why the rows are too few for an interval of a metric's difference, or None."""
+def too_few(targets: np.ndarray, labels: LabelSet, metric: str, decided: Sequence[np.ndarray]) -> str | None:
+    """Return why the rows are too few for an interval of a metric or of its difference, or None.
+
+    Args:
+        targets: int64 [rows], or 0/1 [rows, labels].
+        labels: The names of the columns.
+        metric: The metric.
+        decided: What each side decided, in the form of the targets: a label that no row has counts where one was given.
+    """
     if len(targets) < MIN_ROWS:
         return f"no interval from fewer than {MIN_ROWS} rows: there are {len(targets)}"
     support = one_column_per_label(targets, len(labels)).sum(axis=0)
     least = MIN_ROWS if len(labels) == 1 else MIN_ROWS_IN_MACRO
     if metric == "f1_macro":
-        few = np.flatnonzero((support > 0) & (support < least))
+        given = sum(one_column_per_label(one, len(labels)).sum(axis=0) for one in decided)
+        few = np.flatnonzero((support + given > 0) & (support < least))
         return _few_rows(labels.names[few[0]], "with", int(support[few[0]]), least) if len(few) else None
     if metric == "f1_micro" and targets.ndim == 2:
-        n = int(support.sum())
-        return f"no interval: {n} labels given in all, {MIN_ROWS} are needed" if n < MIN_ROWS else None
+        predicted = [int((one != 0).sum()) for one in decided]
+        n = min([int(support.sum()), *filter(None, predicted)])  # a side that gave no label at all has an F1 of 0
+        return f"no interval: {n} labels given or predicted in all, {MIN_ROWS} are needed" if n < MIN_ROWS else None
     if metric not in RANKED:
         return None
     binary = is_binary(targets, len(labels))

@@ -246,7 +246,7 @@ def _mean(runs: Sequence[Scored], labels: LabelSet, metric: str, values: Sequenc
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return Interval(None, note="the rows do not define it for every run")
-    why = too_few(runs[0].targets, labels, metric)
+    why = too_few(runs[0].targets, labels, metric, [run.decided for run in runs])
     if why is not None:
         return Interval(float(np.mean(known)), note=why)
     return mean_over_seeds(np.array(known), np.stack([run.drawn(metric) for run in runs]))
@@ -263,7 +263,7 @@ def _verdict(a: Contestant, b: Contestant, labels: LabelSet, metric: str) -> Com
         return compare_scored(a.runs[0], b.runs[0], labels, metric=metric, whole=True)
     values = a.metrics[metric].value, b.metrics[metric].value
     n_rows = len(a.runs[0].targets)
-    why = too_few(a.runs[0].targets, labels, metric)
+    why = too_few(a.runs[0].targets, labels, metric, [run.decided for run in (*a.runs, *b.runs)])
     if values[0] is None or values[1] is None:
         paired = Paired(Interval(None, note=f"the rows do not define {metric}"), None, "", None)
     elif why is not None:

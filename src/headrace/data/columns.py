@@ -63,13 +63,7 @@ def present(
     Raises:
         DataError: A name occurs twice, or a column is missing; offers the nearest name, or the delimiter that fits.
     """
-    twice = [name for name, count in Counter(found).items() if count > 1 and name]
-    if twice:
-        raise DataError(
-            f"the column name {twice[0]!r} occurs {found.count(twice[0])} times",
-            where=where,
-            next="rename the columns so that each name occurs once",
-        )
+    refuse_repeated(found, where=where)
     wanted = columns
     if not label_required and not set(columns.label) & set(found):
         wanted = replace(columns, label=())
@@ -84,22 +78,44 @@ def present(
 
 
 def _advice(found: Sequence[str], expected: Columns, missing: Sequence[str], delimiter: str | None) -> str:
-    if delimiter is not None and len(found) == 1:
-        other = _other_delimiter(found[0], delimiter)
-        if other:
-            mend = "rename the file to .tsv" if other == "\t" else "rename the file to .csv" if other == "," else None
-            return f"the columns look separated by {_DELIMITER_NAMES[other]}: " + (
-                mend or "save the file with commas (.csv) or tabs (.tsv)"
-            )
+    separated = other_delimiter(found, delimiter)
+    if separated:
+        return separated
     close = [(name, nearest(name, found)) for name in missing]
     if any(near for _, near in close):
         return "; ".join(f"for {name!r}, did you mean {near!r}?" for name, near in close if near)
     if set(missing) <= set(expected.slices):
         return "name in data.slices only columns that each file has"
-    name_them = "name the columns in data.text and data.label" if expected.has_recipe else "rename the file's columns"
+    name_them = "name the columns in data.text and data.label" if expected.has_recipe else "rename the columns"
     if delimiter is not None and len(missing) == len(expected.names):
         return f"the first line must hold the columns' names: add them, or {name_them}"
     return f"{name_them} as the source names them" if expected.has_recipe else f"{name_them} as the bundle names them"
+
+
+def refuse_repeated(names: Sequence[str], *, where: str) -> None:
+    """Refuse column names of which one occurs twice.
+
+    Raises:
+        DataError: One does.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise DataError(
+            f"the column name {twice[0]!r} occurs {names.count(twice[0])} times",
+            where=where,
+            next="rename the columns so that each name occurs once",
+        )
+
+
+def other_delimiter(found: Sequence[str], delimiter: str | None) -> str | None:
+    """Return what to do about a header that is one column because it is separated by something else, or None."""
+    other = _other_delimiter(found[0], delimiter) if delimiter is not None and len(found) == 1 else None
+    if other is None:
+        return None
+    mend = {"\t": "rename the file to .tsv", ",": "rename the file to .csv"}
+    return f"the columns look separated by {_DELIMITER_NAMES[other]}: " + mend.get(
+        other, "save the file with commas (.csv) or tabs (.tsv)"
+    )
 
 
 def _other_delimiter(header: str, delimiter: str) -> str | None:

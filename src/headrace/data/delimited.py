@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TextIO
 
-from headrace.data.columns import Columns, present
+from headrace.data.columns import Columns, other_delimiter, present, refuse_repeated
 from headrace.data.faults import Faults
 from headrace.data.rows import MAX_TEXT_BYTES, Record
 from headrace.data.textfile import MAX_PIECE_CHARACTERS, ends_line, open_text, pieces, suffix_of
@@ -49,7 +49,9 @@ def columns_of(path: Path, columns: Columns, *, source: str, encoding: str | Non
         raise DataError(
             f"the column {wanted.label[0]!r} of a {path.name.split('.', 1)[-1]} file cannot hold a list of labels",
             where=f"{source}:1:{wanted.label[0]}",
-            next="set data.label_separator to what stands between the names, or name several 0/1 columns",
+            next="set data.label_separator to what stands between the names, or name several 0/1 columns"
+            if columns.has_recipe
+            else "give a .jsonl or .parquet file, whose values can be lists, as in training",
         )
     return wanted
 
@@ -79,11 +81,15 @@ def named_records(path: Path, faults: Faults, *, source: str) -> Iterator[tuple[
     """Yield each record by column name, with its line; records of the wrong form go to `faults`.
 
     Raises:
-        DataError: The header cannot be read, or a quote is never closed.
+        DataError: The header cannot be read, has a name twice or another delimiter, or a quote is never closed.
     """
+    delimiter = _delimiter(path)
     with open_text(path, encoding=None, source=source) as stream:
-        header = tuple(dict.fromkeys(_header(_Lines(stream), _delimiter(path), source)))
-    # the names that stand twice are refused where columns are chosen
+        header = tuple(_header(_Lines(stream), delimiter, source))
+    refuse_repeated(header, where=f"{source}:1")
+    advice = other_delimiter(header, delimiter)
+    if advice:
+        raise DataError(f"found one column {header[0]!r}", where=f"{source}:1", next=advice)
     for row, fields in records(path, Columns(text=header), faults, source=source, encoding=None):
         yield row, dict(zip(header, fields, strict=True))
 

@@ -8,17 +8,28 @@ from headrace.errors import MAX_SHOWN_FAULTS, DataError, HeadraceError, together
 MAX_KEPT_BAD_ROWS = 10_000  # 10,000 x (200 characters + a reason) is about 5 MB
 MAX_CONTENT_CHARACTERS = 200
 # What else helps, besides mending the row: without a recipe there is no key to set.
-_SKIP_ADVICE = {True: "or set data.on_bad_row: skip to leave such rows out", False: "or take such rows out of the data"}
+_SKIP_ADVICE = {
+    True: "or set data.on_bad_row: skip to leave such rows out",
+    False: "or leave such rows out of the data",
+}
 
 
 class BadCell(Exception):
-    """One value of a record cannot be used."""
+    """One value of a record cannot be used.
 
-    def __init__(self, column: str, what: str, next: str) -> None:
+    Args:
+        column: Where it stands.
+        what: What was found.
+        next: How to mend it.
+        in_recipe: What a recipe can do about it, where there is one.
+    """
+
+    def __init__(self, column: str, what: str, next: str, in_recipe: str = "") -> None:
         super().__init__(what)
         self.column = column
         self.what = what
         self.next = next
+        self.in_recipe = in_recipe
 
 
 class Faults:
@@ -49,8 +60,7 @@ class Faults:
         """
         self.n_faults += 1
         if len(self.first) < MAX_SHOWN_FAULTS:
-            advice = f"{next}, {_SKIP_ADVICE[self.has_recipe]}"
-            self.first.append(DataError(what, where=self.source + place, next=advice))
+            self.first.append(DataError(what, where=self.source + place, next=next))
         if self.skip and len(self.bad_rows) < MAX_KEPT_BAD_ROWS:
             # Lone surrogates could not be written to bad_rows.jsonl.
             shown = content[:MAX_CONTENT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
@@ -60,7 +70,8 @@ class Faults:
         """Return one error for all faults so far, with `last` (one that ends the reading) as the last of them."""
         if self.skip and last is not None:
             return last  # the rows before it would have been left out
-        faults: list[HeadraceError] = list(self.first)
+        skip = _SKIP_ADVICE[self.has_recipe]
+        faults: list[HeadraceError] = [DataError(f.what, where=f.where, next=f"{f.next}; {skip}") for f in self.first]
         # `together` shows the first ten and counts the rest, so that the rest need not be kept.
         faults += faults[-1:] * (self.n_faults - len(faults))
         if last is not None:

@@ -72,6 +72,7 @@ def read(
     cache: Path | None = None,
     label_required: bool = True,
     split: str = "train",
+    called: str | None = None,
 ) -> Examples:
     """Read a source into Examples that stay on disk; an equal source that was read before is only opened.
 
@@ -83,14 +84,15 @@ def read(
         encoding: Of text files; None for UTF-8.
         cache: Where the Arrow file is kept, under `examples/`; None for the user's cache folder.
         label_required: Whether a row without a label is a fault. Multi-label rows may have none of the labels.
-        split: The split of a hub data set whose reference names none; what a message calls rows in memory.
+        split: The split of a hub data set whose reference names none.
+        called: What a message calls rows in memory; by default the split.
 
     Raises:
         DataError: The source cannot be read, has faults, or has no row.
     """
     options = _Options(encoding=encoding, cache=cache or cache_folder(), label_required=label_required)
     _begin_cache(options.cache / "examples")
-    opened = _open(source, columns, options, split)
+    opened = _open(source, columns, options, split, called or split)
     key = sha256_of(
         str(arrow.FORMAT_VERSION),
         opened.content,
@@ -135,7 +137,7 @@ def _write(kept: Path, opened: _Opened, *, skip: bool, label_required: bool) -> 
             raise
 
 
-def _open(source: Any, columns: Columns, options: _Options, split: str) -> _Opened:
+def _open(source: Any, columns: Columns, options: _Options, split: str, called: str) -> _Opened:
     if isinstance(source, Archived):
         return _open_archived(source, columns, options)
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
@@ -144,7 +146,7 @@ def _open(source: Any, columns: Columns, options: _Options, split: str) -> _Open
         return _open_memory(hub.load(source, default_split=split, columns=columns.names), columns, options, name=source)
     if isinstance(source, str | Path):
         return _open_path(Path(source).expanduser(), columns, options, name=str(source))
-    return _open_memory(source, columns, options, name=split)
+    return _open_memory(source, columns, options, name=called)
 
 
 def _open_archived(source: Archived, columns: Columns, options: _Options) -> _Opened:

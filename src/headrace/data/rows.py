@@ -69,7 +69,8 @@ def batches(
             label = label_of(values[n_texts:n_read]) if label_of is not None else None
         except BadCell as bad:
             file = f"/{values[-1]}" if has_file else ""
-            faults.add(f"{file}:{row}:{bad.column}", bad.what, bad.next, _content(values))
+            more = f", {bad.in_recipe}" if bad.in_recipe and faults.has_recipe else ""
+            faults.add(f"{file}:{row}:{bad.column}", bad.what, bad.next + more, _content(values))
             continue
         batch.texts.append(text)
         batch.rows.append(row)
@@ -178,7 +179,8 @@ def _from_one(value: Any, column: str, required: bool) -> str | None:
         raise BadCell(
             column,
             f"found a {type(value).__name__} where one label is expected",
-            "write one label, or set task: multi_label if a text can have several",
+            "write one label",
+            "or set task: multi_label if a text can have several",
         )
     return _scalar(value, column, "a label")
 
@@ -218,7 +220,8 @@ def _from_list(value: Any, column: str, required: bool) -> list[str] | None:
         raise BadCell(
             column,
             f"found the string {value[:80]!r} where a list of labels is expected",
-            "write a list, or set data.label_separator to what stands between the names",
+            "write a list",
+            "or set data.label_separator to what stands between the names",
         )
     if hasattr(value, "tolist"):
         value = value.tolist()

@@ -161,7 +161,7 @@ def refuse_other_encoding(path: Path, *, source: str) -> None:
             raise DataError(
                 f"the file begins with the byte order mark of {name.upper()}, so it is not UTF-8",
                 where=f"{source}:1 (byte 0)",
-                next=f"save the file as UTF-8, or set data.encoding: {name} in the recipe",
+                next=f"save the file as UTF-8; a recipe can name its own encoding, data.encoding: {name}",
             )
 
 
@@ -170,7 +170,7 @@ def undecodable(error: UnicodeDecodeError, codec: str, *, place: str) -> tuple[s
     byte = error.object[error.start]
     what = f"the byte 0x{byte:02x} is not valid {codec.upper()} ({error.reason})"
     if codec == "utf-8":
-        advice = "save the file as UTF-8, or set data.encoding to its own in the recipe, such as latin-1 or cp1252"
+        advice = "save the file as UTF-8; a recipe can name its own encoding, such as data.encoding: latin-1 or cp1252"
     else:
         advice = f"data.encoding is {codec}: set the file's own encoding, or save it as UTF-8 and leave the key out"
     return what, place, advice

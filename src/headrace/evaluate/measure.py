@@ -57,8 +57,8 @@ class Options(TypedDict, total=False):
     """What `evaluate` takes besides its subject.
 
     Attributes:
-        threshold: Multi-label: one number or one per label, 0.5 by default. Two single labels: from which score on the
-            second is the answer; by default the higher of the two.
+        threshold: Multi-label: one number or one per label, 0.5 by default. Two single labels: [2], NaN for the one that
+            has none; by default the higher score wins.
         seed: Of the resamples, 0 by default.
         resamples: Of the bootstrap, 1,000 by default.
     """
@@ -112,10 +112,10 @@ def evaluate(
     )
 
 
-def _plain(threshold: float | np.ndarray | None) -> float | tuple[float, ...] | None:
+def _plain(threshold: float | np.ndarray | None) -> float | tuple[float | None, ...] | None:
     if threshold is None or np.ndim(threshold) == 0:
         return None if threshold is None else float(threshold)
-    return tuple(float(one) for one in np.asarray(threshold))
+    return tuple(None if np.isnan(one) else float(one) for one in np.asarray(threshold))
 
 
 def monitor_value(
@@ -133,7 +133,7 @@ def monitor_value(
         scores: [rows, labels] in [0, 1].
         name: One of `METRICS[task]`.
         task: Told by the form of the targets if it is not given.
-        threshold: Multi-label alone; 0.5 by default.
+        threshold: As in `metrics.decisions`.
 
     Returns:
         The value; None if the rows do not define it (an ROC AUC where all rows have the same label, or no rows).

@@ -95,18 +95,18 @@ def checked(targets: np.ndarray, scores: np.ndarray, *, labels: LabelSet, task: 
 
 
 def fitting(threshold: float | np.ndarray | None, n_labels: int, *, multi_label: bool) -> float | np.ndarray | None:
-    """Return a threshold as `metrics.decisions` takes it: None, one number, or of multi-label one per label.
+    """Return a threshold as `metrics.decisions` takes it.
 
     Raises:
-        DataError: There are neither one nor as many as labels; or one, for single labels that are not two.
+        DataError: It does not suit the labels.
     """
     if threshold is None:
         return None
-    if not multi_label and (n_labels != 2 or np.ndim(threshold) != 0):
+    if not multi_label and (n_labels != 2 or np.shape(threshold) != (2,) or np.isnan(threshold).sum() != 1):
         raise DataError(
-            f"a threshold for {n_labels} labels of which each row has one",
+            f"{threshold} is no threshold for {n_labels} labels of which each row has one",
             where="threshold",
-            next="leave it out: the label with the highest score is the answer",
+            next="of two labels give [number, NaN] or [NaN, number]; else leave it out: the highest score wins",
         )
     values = threshold if np.ndim(threshold) == 0 else np.asarray(threshold)
     if np.shape(values) not in ((), (n_labels,)):

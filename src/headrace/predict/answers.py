@@ -122,7 +122,7 @@ def answers(
 def thresholds(
     threshold: float | Mapping[str, float] | None, labels: Sequence[str], *, multi_label: bool
 ) -> float | np.ndarray | None:
-    """Return what a task's `decode` takes: None, one number, or [labels] float64.
+    """Return what a task's `decode` takes: None, one number, or [labels] float64, NaN for a label without one.
 
     Args:
         threshold: Of multi-label one number for all labels, or numbers by label name (0.5 for those that are left out).
@@ -164,9 +164,9 @@ def thresholds(
                 next="give one: it says where the other begins, too",
             )
         ((name, value),) = threshold.items()
-        share = _share(value, f"threshold: {name}")
-        # the first label from its score on is the second from just above the rest; scores are float32
-        return share if name == labels[1] else float(np.nextafter(np.float32(1.0 - share), np.float32(2.0)))
+        found = np.full(2, np.nan)
+        found[labels.index(name)] = _share(value, f"threshold: {name}")
+        return found
     return np.array([_share(threshold.get(name, 0.5), f"threshold: {name}") for name in labels])
 
 

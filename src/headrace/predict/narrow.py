@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import logging
+from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headrace.model import Classifier
+
+_log = logging.getLogger(__name__)
 
 
 class Narrowed:
     """Keeps a twin of a classifier with the weights of its linear layers in bfloat16; all else is the classifier's own.
 
     Autocast makes the same 16-bit weights in each pass, and forgets them: of a short text that is a third of the time.
-    The twin's scores under autocast are the same to the bit. It is made at its first use, and anew when a weight was
-    changed or moved.
+    On a CPU oneDNN lays a weight out anew in each product, too; the twin's lie as they are wanted. Its scores under
+    autocast are the same to the bit. It is made at its first use, and anew when a weight was changed or moved.
     """
 
     def __init__(self) -> None:
@@ -32,7 +36,55 @@ class Narrowed:
             for weight in wide:
                 shared[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
             self._twin, self._made_of = copy.deepcopy(classifier, shared), made_of
+            if _lays_out():
+                lay_out(self._twin)
         return self._twin
+
+
+class LaidOut(nn.Module):
+    """A linear layer whose 16-bit weight lies as oneDNN wants it for its products on this processor.
+
+    Args:
+        linear: With a weight in bfloat16, on the CPU.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self.bias = linear.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the product, [..., outputs] bfloat16."""
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(
+            input.to(torch.bfloat16), self.weight, self.bias, "none", [], ""
+        )
+        return found
+
+
+def lay_out(model: nn.Module) -> None:
+    """Exchange the linear layers in bfloat16 on the CPU for `LaidOut` ones, in place."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16 and child.weight.device.type == "cpu":
+                setattr(module, name, LaidOut(child))
+
+
+@cache
+def _lays_out() -> bool:
+    """Return whether torch has these products on this machine, and whether they are the usual ones to the bit.
+
+    They are torch.compile's and no promise to others, so they are tried.
+    """
+    draw = torch.Generator().manual_seed(0)
+    linear = nn.Linear(384, 64).requires_grad_(False)
+    linear.weight.copy_(torch.randn(64, 384, generator=draw))
+    linear, given = linear.bfloat16(), torch.randn(1, 3, 384, generator=draw)
+    try:
+        with torch.inference_mode():
+            return torch.equal(LaidOut(linear)(given), linear(given.bfloat16()))
+    except (AttributeError, RuntimeError, NotImplementedError) as error:
+        _log.debug("weights are not laid out: %s", error)
+        return False
 
 
 def _find_how_to_score(classifier: Classifier) -> None:

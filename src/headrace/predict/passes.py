@@ -201,8 +201,9 @@ def _passes(
     groups = batches_by_length(texts.lengths, max_tokens=max_tokens, max_texts=MAX_TEXTS)
     with ExitStack() as stack:
         stack.enter_context(_evaluating(classifier))
-        # without padding there is nothing to gain, and a single text is answered at once
-        if device.type == "cpu" and any(np.ptp(texts.lengths[rows]) for rows in groups):
+        # a single text is answered at once; in float32 texts of one length have nothing to gain either
+        gains = any(len(rows) > 1 if precision == "bf16" else np.ptp(texts.lengths[rows]) for rows in groups)
+        if device.type == "cpu" and gains:
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
         if device.type == "cpu" and precision == "fp32":
             stack.enter_context(routed(compute.get("route") or fastest_route()))

@@ -121,7 +121,7 @@ def mistake_confidence(
         wrong = (targets != 0) != decided
         far = np.where(wrong, np.abs(scores.astype(np.float64) - targets), -1.0).max(axis=1, initial=-1.0)
     else:
-        far = scores.max(axis=1, initial=0.0).astype(np.float64)
+        far = np.take_along_axis(scores, decided[:, None], axis=1)[:, 0].astype(np.float64)
     return np.where(is_correct(targets, decided), np.nan, far)
 
 

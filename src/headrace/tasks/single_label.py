@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.errors import RecipeError
+from headrace.metrics import by_named_threshold
 
 MULTI_LABEL = False
 
@@ -51,17 +52,18 @@ def decode(scores: np.ndarray, *, threshold: float | np.ndarray | None = None) -
 
     Args:
         scores: [texts, labels].
-        threshold: For two labels only: the second is the answer if its score is at least this; else the highest wins.
+        threshold: For two labels only: [2], the number of the one that is named and NaN for the other; the named one is
+            the answer if its score is at least that. By default the highest wins.
 
     Raises:
-        RecipeError: A threshold is given for more than two labels.
+        RecipeError: The threshold does not suit.
     """
     if threshold is None:
         return [int(index) for index in np.argmax(scores, axis=1)]
-    if scores.shape[1] != 2 or np.ndim(threshold) != 0:
+    if scores.shape[1] != 2 or np.shape(threshold) != (2,):
         raise RecipeError(
             f"one of {scores.shape[1]} labels is the answer: a threshold suits two labels",
             where="threshold",
             next="leave the threshold out: the label with the highest score is the answer",
         )
-    return [int(answer) for answer in scores[:, 1] >= threshold]
+    return [int(index) for index in by_named_threshold(scores, threshold)]

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.errors import RecipeError
-from headrace.metrics import by_named_threshold
 
 MULTI_LABEL = False
 
@@ -60,10 +59,14 @@ def decode(scores: np.ndarray, *, threshold: float | np.ndarray | None = None) -
     """
     if threshold is None:
         return [int(index) for index in np.argmax(scores, axis=1)]
-    if scores.shape[1] != 2 or np.shape(threshold) != (2,):
+    given = np.flatnonzero(~np.isnan(threshold))
+    if scores.shape[1] != 2 or np.shape(threshold) != (2,) or len(given) != 1:
         raise RecipeError(
             f"one of {scores.shape[1]} labels is the answer: a threshold suits two labels",
             where="threshold",
             next="leave the threshold out: the label with the highest score is the answer",
         )
-    return [int(index) for index in by_named_threshold(scores, threshold)]
+    named = int(given[0])
+    # a plain number is compared at the precision of the scores
+    is_named = scores[:, named] >= float(np.asarray(threshold)[named])
+    return [named if yes else 1 - named for yes in is_named.tolist()]

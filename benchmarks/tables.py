@@ -122,10 +122,32 @@ def coverage() -> None:
             print(
                 f"- {record['figure']} of {record['of']} ({record['method']}), {setting}: {percent(record['share'])} %"
             )
+    for figure, (title, _, bounds) in FIGURES.items():
+        print(f"\n## {title}, in short\n")
+        in_short([record for record in found if record["figure"] == figure], bounds)
     for figure, (title, share, _) in FIGURES.items():
         for of in dict.fromkeys(record["of"] for record in found if record["figure"] == figure):
             print(f"\n## {title}: {of}\n")
             regimes([one for one in found if (one["figure"], one["of"]) == (figure, of)], share)
+
+
+def in_short(found: list[dict[str, Any]], bounds: str) -> None:
+    """Print how many regimes of each number and method keep the bounds, and from where to where they lie."""
+    header("of", "method", f"asked for, within {bounds}", "lowest to highest", "other regimes")
+    for of, method in dict.fromkeys((record["of"], record["method"]) for record in found):
+        here = [record for record in found if (record["of"], record["method"]) == (of, method)]
+        asked = [record for record in here if record["required"]]
+        others = [record["share"] for record in here if not record["required"]]
+        kept = f"{sum(record['within'] for record in asked)} of {len(asked)}" if asked else "none"
+        row(of, method, kept, span([record["share"] for record in asked]), span(others))
+
+
+def span(shares: list[float]) -> str:
+    known = [share for share in shares if share == share]  # no number is unequal to itself
+    if not known:
+        return ""
+    low, high = percent(min(known)), percent(max(known))
+    return low if low == high else f"{low} to {high}"
 
 
 def newest(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -126,6 +126,9 @@ def run(name: str, rows: int) -> bool:
                 f"{name:5} {clock:4} {what:10} forecast {before[clock][what]:8.1f} s (after the fit"
                 f" {after[clock][what]:8.1f} s)  fact {real[clock][what]:8.1f} s  {errors[f'{clock}.{what}']:+.1%}"
             )
+    whole, real_whole = before["wall"]["wall_s"], real["wall"]["wall_s"]
+    errors["wall.wall_s"] = whole / real_whole - 1
+    print(f"{name:5} wall in all     forecast {whole:8.1f} s  fact {real_whole:8.1f} s  {errors['wall.wall_s']:+.1%}")
     peak, real_peak = before["wall"]["peak_memory_bytes"], real["peak_memory_bytes"]
     errors["peak_memory_bytes"] = peak / real_peak - 1
     print(f"{name:5} memory forecast {peak / 1e9:.2f} GB  fact {real_peak / 1e9:.2f} GB  {peak / real_peak - 1:+.1%}")

@@ -214,6 +214,18 @@ def test_a_difference_of_f1_needs_rows_with_each_label_and_labels_in_all():
     assert verdict(targets, a, b, metric="f1_micro", **options).difference.low is not None
 
 
+def test_a_mean_over_labels_of_which_one_has_10_to_19_rows_is_called_approximate():
+    options = {"labels": LabelSet(("a", "b", "c")), "task": "multi_label"}
+    targets, a, b = tagged()
+    for n, is_told in ((19, True), (20, False)):
+        targets[:, 1] = 0
+        targets[:n, 1] = 1
+        for metric in ("roc_auc_macro", "average_precision_macro", "f1_macro"):
+            found = verdict(targets, a, b, metric=metric, **options)
+            assert found.difference.low is not None
+            assert (found.difference.note or "").endswith("'b' (19): the interval is approximate") == is_told
+
+
 def test_under_20_rows_there_is_no_verdict_at_all():
     found = verdict(*pair(19))
     assert found.p_value is None

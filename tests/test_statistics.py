@@ -304,7 +304,8 @@ def test_with_1000_rows_and_100_positives_all_of_them_are_within_the_bands(simul
     found = shares_of(simulation, choose, 4000)
     assert len(found) >= 40
     wrong = [(n, share) for n, figure, share in found if not within(simulation.BANDS[figure], share)]
-    assert wrong == []
+    # an ECE cannot be below 0: where the truth is as good as 0 the lower end never misses
+    assert [(n, share) for n, share in wrong if not (" of ECE" in n and share > 0.97)] == []
 
 
 def within(band, share):

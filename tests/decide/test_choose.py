@@ -1,11 +1,13 @@
 """The choice on validation: what is kept and refused and why, who fits what, and the report before and after."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from decide.data import AB, ABC, BASE, SIX, multi, single
+from headrace import metrics
 from headrace.data.examples import LabelSet
 from headrace.decide.choose import DecideSettings, choose_decision, cross_fitted, cross_fitted_scores
 from headrace.decide.decision import Decision
@@ -190,6 +192,25 @@ def test_the_gain_is_over_the_model_s_own_answers():
     difference = found["after"]["f1_macro"]["value"] - found["before"]["f1_macro"]["value"]
     assert found["gain"]["f1_macro"]["value"] == pytest.approx(difference)
     assert difference != 0
+
+
+def test_thresholds_that_were_refused_are_told_with_what_they_would_have_done():
+    logits, targets = multi(3000, shift=0.0, base=BASE)
+    choice = chosen(logits, targets, SIX)
+    assert choice.thresholds is not None
+    assert choice.thresholds.tried
+    refused = replace(choice, thresholds=replace(choice.thresholds, is_kept=False))
+    found = decide_report(refused, logits, targets, resamples=50)["thresholds"]
+    scores = refused.decision.scores(logits) if refused.calibration.is_kept else 1 / (1 + np.exp(-logits))
+    expected = metrics.f1_macro(targets, scores >= np.array(choice.thresholds.tried))
+    assert found["refused"]["f1_macro"]["value"] == pytest.approx(expected)
+    change = expected - found["before"]["f1_macro"]["value"]
+    assert found["refused_gain"]["f1_macro"]["value"] == pytest.approx(change)
+    assert decide_report(choice, logits, targets, resamples=50)["thresholds"]["refused"] is None or not (
+        choice.thresholds.is_kept
+    )
+    own = cross_fitted(logits, targets, choice=refused)
+    assert decide_report(refused, logits, targets, held_out=own, resamples=50)["thresholds"]["refused"] is None
 
 
 def test_the_report_of_nothing_has_no_after():

@@ -107,6 +107,16 @@ def test_what_too_few_rows_did_not_allow_is_not_called_tried() -> None:
         assert wrong not in told
 
 
+def test_what_refused_thresholds_would_have_done_is_told() -> None:
+    report = samples.toxic()
+    made = report["decide"]["thresholds"]
+    made |= {"kept": False, "refused": made["after"], "refused_gain": made["gain"], "after": None, "gain": None}
+    told = flat(page_of(report))
+    assert (
+        "On the evaluated rows the mean F1 with them would be 0.558 (95 % interval 0.524 to 0.592), a change of" in told
+    )
+
+
 def test_a_difference_without_an_interval_says_why() -> None:
     report = samples.reviews()
     why = "no interval from fewer than 20 rows: there are 14"

@@ -321,3 +321,118 @@ def test_a_second_run_of_the_same_takes_the_forecast_of_the_first(
             kept.write_text(damaged, "utf-8")
         fit(recipe(train_file, backbone), out=tmp_path / f"damaged-{number}", echo=lines.append)
         assert len(asked) == 4 + number
+
+
+def test_pos_weights_of_a_recipe_are_those_of_the_loss(tmp_path: Path, backbone: Path) -> None:
+    from headrace.recipe import load_recipe
+    from headrace.train.fit import data_plan, loss_weights
+    from headrace.train.prepare import prepare
+
+    lines = ["text,rude,loud", *(f"the film number {i} is warm,{int(i % 3 == 0)},{int(i % 5 == 0)}" for i in range(60))]
+    path = tmp_path / "train.csv"
+    path.write_text("\n".join(lines), "utf-8")
+    settings = recipe(path, backbone, task="multi_label", data__label=["rude", "loud"])
+    values = load_recipe({**settings, "fit": {**settings["fit"], "pos_weight": "balanced"}}).values
+    prepared = prepare(data_plan(values))
+    has = prepared.train.targets
+    assert loss_weights(values.fit, prepared)["pos_weight"] == pytest.approx(((1 - has).sum(0) / has.sum(0)).tolist())
+    named = load_recipe({**settings, "fit": {**settings["fit"], "pos_weight": {"loud": 3.0}}}).values
+    assert loss_weights(named.fit, prepared)["pos_weight"] == [1.0, 3.0]
+    settings["fit"]["pos_weight"] = {"loud": 3.0}
+    run = fit(settings, out=tmp_path / "run", echo=silent)
+    assert run.evaluation.n_rows > 0
+
+
+def test_downsampling_thins_the_training_rows_alone_and_tells_what_cannot_be(tmp_path: Path, backbone: Path) -> None:
+    from headrace.recipe import load_recipe
+    from headrace.train.fit import data_plan
+    from headrace.train.prepare import prepare
+
+    train = write_csv(tmp_path / "train.csv", rows(100))
+    test = write_csv(tmp_path / "test.csv", [{**row, "text": f"new: {row['text']}"} for row in rows(30)])
+    settings = recipe(train, backbone, data__test=str(test))
+
+    def prepared(**downsample: Any) -> Any:
+        data = {**settings["data"], **({"downsample": downsample} if downsample else {})}
+        return prepare(data_plan(load_recipe({**settings, "data": data}).values))
+
+    whole, thinned = prepared(), prepared(rows="bad", to=7)
+    assert np.bincount(thinned.train.targets).tolist() == [7, int((whole.train.targets == 1).sum())]
+    for name in ("valid", "test"):
+        assert getattr(thinned, name).examples.texts() == getattr(whole, name).examples.texts()
+    assert not [one for one in thinned.findings if one.code == "downsample"]
+    too_many = prepared(rows="bad", to=1000)
+    (finding,) = [one for one in too_many.findings if one.code == "downsample"]
+    assert "asks for 1,000 rows with the label 'bad', but there are" in finding.what
+    assert len(too_many.train) == len(whole.train)
+
+
+def test_a_bundle_that_fails_its_proof_fails_the_run(
+    tmp_path: Path, train_file: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = Bundle.scores
+    # the run's own process computes other scores than the fresh one will
+    monkeypatch.setattr(Bundle, "scores", lambda self, texts, **compute: scores(self, texts, **compute) + 0.25)
+    with pytest.raises(HeadraceError, match="in a fresh process"):
+        fit(recipe(train_file, backbone), out=tmp_path / "run", echo=silent)
+    assert RunFolder(tmp_path / "run").status()["state"] == "failed"
+    assert not (tmp_path / "run" / "report.json").exists()
+    monkeypatch.undo()
+    run = fit(recipe(train_file, backbone), out=tmp_path / "run", echo=silent)  # the same command again: it goes on
+    assert RunFolder(run.folder).status()["state"] == "finished"
+
+
+def test_one_and_two_threads_give_the_same_weights(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    before, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            run = fit(recipe(train_file, backbone), out=tmp_path / str(n), echo=silent)
+            found.append(weights(run.folder))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_hub_id_trains_with_the_tokenizer_that_the_hub_serves(
+    tmp_path: Path, train_file: Path, backbone: Path
+) -> None:
+    import os
+    import subprocess
+    import sys
+    import threading
+
+    from hub_stand_in import COMMIT, StandIn
+
+    server = StandIn({"owner/tiny": backbone})
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        settings = recipe(train_file, backbone)
+        settings["backbone"] = {"name": "owner/tiny"}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(settings), "utf-8")
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": server.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+            environment.pop(name, None)
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", "fit", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert any("tokenizer.json" in request for request in server.requests)
+    source = json.loads((tmp_path / "run" / "bundle" / "config.json").read_text("utf-8"))["backbone"]["source"]
+    assert source["revision"] == COMMIT
+    same = fit(recipe(train_file, backbone), out=tmp_path / "local", echo=silent)
+    assert weights(tmp_path / "run") == weights(same.folder)

@@ -34,9 +34,23 @@ def test_the_bar_shows_loss_metric_and_texts_per_second_and_epochs_are_kept(
     steps = {int(found.group(1)) for line in shown if (found := re.search(r" (\d+)/16 ", line))}
     assert steps == set(range(1, 17))
     assert re.search(r"loss=\d\.\d{3}, texts/s=\d+\.\d\]", shown[0])
-    assert re.search(r"16/16 .*loss=\d\.\d{3}, texts/s=\d+\.\d, accuracy=[01]\.\d{3}\]", shown[-1])
+    assert re.search(r"16/16 .*loss=\d\.\d{3}, texts/s=\d+\.\d, valid accuracy=[01]\.\d{3}\]", shown[-1])
     assert [line.split("  ")[0] for line in kept if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
     assert not [line for line in kept if line.startswith("step ")]  # the bar shows them
+
+
+def test_a_line_from_time_to_time_has_loss_metric_rate_and_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY_STEPS", 2)
+    kept: list[str] = []
+    train = write_csv(tmp_path / "train.csv", rows())
+    fit(recipe(train, tiny_folder(tmp_path), fit__monitor="loss"), out=tmp_path / "run", echo=kept.append)
+    lines = [line for line in kept if line.startswith("step ")]
+    assert [line.split("  ")[0] for line in lines] == [f"step {n}/16" for n in range(2, 17, 2)]
+    assert re.fullmatch(r"step 2/16  loss \d\.\d{4}  \d+\.\d texts/s  .+ left", lines[0])
+    assert re.fullmatch(r"step 16/16  loss \d\.\d{4}  valid loss \d\.\d{4}  \d+\.\d texts/s  0 s left", lines[-1])
 
 
 @pytest.mark.parametrize(("is_notebook", "expected"), [(True, True), (False, False)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypedDict, Unpack
 
@@ -20,6 +20,7 @@ from headrace.compare.paired import (
 from headrace.compare.verdict import Comparison, compared
 from headrace.data.examples import LabelSet
 from headrace.errors import RecipeError, suggestion
+from headrace.evaluate.few import mean_note
 from headrace.evaluate.scored import checked, fitting
 from headrace.evaluation import Interval
 from headrace.intervals import MIN_ROWS, MIN_ROWS_IN_MACRO, Area, Resampled, resample, resample_metric, resampled_rows
@@ -215,7 +216,24 @@ def _paired(a: Scored, b: Scored, labels: LabelSet, metric: str) -> Paired:
     drawn = a.drawn(metric), b.drawn(metric)
     if not len(drawn[0]):
         return _untold(second - first, TOO_MANY)
-    return paired_resamples(second - first, *drawn, len(a.targets))
+    found = paired_resamples(second - first, *drawn, len(a.targets))
+    note = _approximate(a.targets, labels, metric)
+    if note is None or found.difference.low is None:
+        return found
+    return replace(found, difference=replace(found.difference, note=note))
+
+
+def _approximate(targets: np.ndarray, labels: LabelSet, metric: str) -> str | None:
+    """Return what to know of the interval of a mean over labels of which some have few rows, or None."""
+    if not metric.endswith("_macro") or (is_binary(targets, len(labels)) and metric != "f1_macro"):
+        return None
+    support = one_column_per_label(targets, len(labels)).sum(axis=0)
+    is_f1 = metric == "f1_macro"
+    counts = support if is_f1 else np.minimum(support, len(targets) - support)
+    judged = np.flatnonzero(counts)
+    return mean_note(
+        [labels.names[i] for i in judged], counts[judged], "with the label" if is_f1 else "with or without the label"
+    )[0]
 
 
 def _untold(value: float | None, why: str) -> Paired:

@@ -166,7 +166,9 @@ def _sentence(comparison: Comparison) -> str:
 def _needed(comparison: Comparison) -> str:
     needed = comparison.needed_rows
     if needed is None:
-        return comparison.difference.note or "no number of rows like these would tell it"
+        difference = comparison.difference
+        why = difference.note if difference.low is None else None
+        return why or "no number of rows like these would tell it"
     if needed > MOST_ROWS:
         return f"more than {MOST_ROWS:,} would be needed"
     return f"about {_rounded(needed):,} would be needed"

@@ -52,7 +52,8 @@ def decide_report(
             (calibrated scores at 0.5: what `kept` was judged against), `after` (calibrated scores at `values`; None if
             neither a calibration nor thresholds are kept), each `f1_macro`, `f1_micro` and `objective` (of the rule, larger
             is better; `objective_name` says which); `gain`, after less before on the same resamples: it may be below 0,
-            since a calibration alone can move answers across 0.5.
+            since a calibration alone can move answers across 0.5; `refused` and `refused_gain`, the same of thresholds that
+            were tried and not kept (None for others, and where validation itself was evaluated, which chose them).
         `abstain`: None if it was not asked for; else `error_rate`, `confidence`, `threshold` (None if none could be
             certified: `reason` says why), `method`, `n_rows`, `n_answered` and `n_wrong` of the certifying rows; of the
             evaluated split `coverage`, `error` (None without a threshold) and `curve`, from few rows answered to all, of
@@ -85,7 +86,16 @@ def decide_report(
         decided = [scores >= DEFAULT, plain >= DEFAULT, scores >= limits]
         note = _mean_note(decision.labels, targets != 0, decided)
         measured = _measured(targets != 0, decided, rule=rule, of_means=note, resamples=resamples, seed=seed)
-        found["thresholds"] = _thresholds(choice, measured) | {"objective_name": rule.objective_name}
+        refused: list[dict[str, Any] | None] = [None, None, None]
+        if choice.thresholds.tried and not choice.thresholds.is_kept and held_out is None:
+            ways = [plain >= DEFAULT, scores >= np.array(choice.thresholds.tried)]
+            note = _mean_note(decision.labels, targets != 0, ways)
+            refused = [*_measured(targets != 0, ways, rule=rule, of_means=note, resamples=resamples, seed=seed)]
+        found["thresholds"] = _thresholds(choice, measured) | {
+            "objective_name": rule.objective_name,
+            "refused": refused[1],
+            "refused_gain": refused[2],
+        }
     return found
 
 

@@ -167,7 +167,7 @@ def _against(report: Mapping[str, Any]) -> dict[str, Any] | None:
         ],
         "gain": None if compared is None else shown(compared.gain, digits),
         "test": name(verdict_["test"]) if verdict_.get("test") else "",
-        "note": "" if compared is None or compared.gain.low is not None else sentence(compared.gain.note or ""),
+        "note": "" if compared is None else sentence(compared.gain.note or ""),
         "p_value": p_value(finite(verdict_.get("p_value"))),
         "needed": "" if verdict_.get("winner") or not verdict_.get("needed_rows") else count(verdict_["needed_rows"]),
         "is_off": any(value.value is not None and not scale.low <= value.value <= scale.high for _, value, _ in kept),

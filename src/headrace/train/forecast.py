@@ -30,8 +30,12 @@ FIT_SHARE = 0.02
 #: What the start of the probe's process costs, in tokens that a small encoder trains on meanwhile.
 START_TOKENS = 5_000
 #: Freed pieces of many sizes leave gaps: the peak of a training lies by so much above that of its first steps.
-#: Seen with MiniLM in fp32: 1.65 after 17 steps of IMDb, 1.3 after 43 of toxic comments and after 57 of MNLI.
-FRAGMENTATION = 1.4
+#: Seen with MiniLM in bf16: 1.25 after 17 steps of IMDb, 1.18 after 43 of toxic comments and after 57 of MNLI, 1.4 after
+#: 282 of IMDb.
+FRAGMENTATION = 1.3
+#: Passes of a training text that the attributions of the errors in the report cost: of each of `worst.MAX_EXPLAINED` 16 to
+#: 112.
+PASSES_OF_ERRORS = 8 * 40
 #: What a step, a pass, a token and a pair of tokens cost in tokens, of a small encoder on a CPU. It steadies a model of
 #: two or three noisy measurements; against many of them it counts for nothing.
 USUAL_TOKENS = (50.0, 150.0, 1.0, 1 / 400)
@@ -233,8 +237,10 @@ def estimate(load: Workload, answer: Answer, *, clock: str = "wall_s") -> Foreca
     fit_s *= learning_share(load.learning, answer.n_groups)
     evaluate_s = scoring.seconds(load.evaluated)
     n_saves = 0.0 if load.is_classical else load.n_epochs + fit_s / load.checkpoint_every_s
-    # The proof of the bundle is one more start.
-    wall_s = 2 * answer.load_s + fit_s + validating.seconds(load.valid) + n_saves * answer.checkpoint_s + evaluate_s
+    # The proof of the bundle is one more start, and the errors that are explained take many passes each.
+    explained_s = 0.0 if load.is_classical else PASSES_OF_ERRORS * fit_s / max(1, load.n_trained_rows * load.n_epochs)
+    wall_s = 2 * answer.load_s + fit_s + validating.seconds(load.valid) + n_saves * answer.checkpoint_s
+    wall_s += evaluate_s + explained_s
     note = "the solver of the head comes on top of its features" if load.is_classical else None
     return Forecast(
         fit_s=fit_s,

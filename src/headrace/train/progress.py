@@ -73,9 +73,11 @@ class ProgressLines(lightning.Callback):
         if not trainer.is_global_zero:
             return
         rate = self.texts_per_s()
+        monitor, found = self.keeper.goal.monitor, pl_module.valid_metrics
+        watched = {f"valid {monitor}": found[monitor]} if monitor in found else {}
         if self._bar is not None:
             shown = {"loss": f"{self._loss:.3f}", f"{pl_module.unit}/s": f"{rate:.1f}"}
-            shown |= {k: f"{v:.3f}" for k, v in pl_module.valid_metrics.items() if k == self.keeper.goal.monitor}
+            shown |= {name: f"{value:.3f}" for name, value in watched.items()}
             self._bar.set_postfix(shown, refresh=False)  # drawn with the step, and as seldom as tqdm sees fit
             self._bar.update(progress.total - self._bar.n)
             return
@@ -83,7 +85,8 @@ class ProgressLines(lightning.Callback):
         if progress.total % LINE_EVERY_STEPS == 0 and (is_time or progress.total <= LINE_EVERY_STEPS):
             left = (self.n_steps - progress.total) * progress.fit_s / max(1, progress.total)
             place = f"step {progress.total}/{self.n_steps}"
-            self.echo(f"{place}  loss {self._loss:.4f}  {rate:.1f} {pl_module.unit}/s  {duration(left)} left")
+            metric = "".join(f"  {name} {value:.4f}" for name, value in watched.items())
+            self.echo(f"{place}  loss {self._loss:.4f}{metric}  {rate:.1f} {pl_module.unit}/s  {duration(left)} left")
             self._line_at = time.monotonic()
 
     def texts_per_s(self) -> float:

@@ -151,10 +151,24 @@ def thresholds(report: Mapping[str, Any]) -> Section | None:
         "default": number(default, 2),
         "is_kept": bool(found.get("kept")),
         "is_tried": bool(found.get("tried")),
+        "refused": _refused(found, digits),
         "reason": _why(found),
         "more": rows(len(values) - MAX_LABELS, "more label") if len(values) > MAX_LABELS else "",
     }
     return Section("thresholds", "Thresholds", content)
+
+
+def _refused(found: Mapping[str, Any], digits: int) -> str:
+    """Return what thresholds that were not kept would have done to the mean F1 of the evaluated rows."""
+    value, gain = (interval(mapping(found, key).get("f1_macro")) for key in ("refused", "refused_gain"))
+    if value.value is None or gain.value is None:
+        return ""
+    spans = [
+        "" if one.low is None else f" (95\u00a0% interval {number(one.low, digits)} to {number(one.high, digits)})"
+        for one in (value, gain)
+    ]
+    told = f"On the evaluated rows the mean F1 with them would be {number(value.value, digits)}{spans[0]}"
+    return f"{told}, a change of {number(gain.value, digits)}{spans[1]}."
 
 
 # -- abstention -------------------------------------------------------------------------------------------------------

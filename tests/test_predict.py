@@ -432,3 +432,33 @@ def test_the_twin_is_kept_until_a_weight_changes(classifier: Classifier, monkeyp
     assert torch.equal(later.head.output.weight, classifier.head.output.weight.to(torch.bfloat16))
     with torch.inference_mode():
         assert narrowed.of(classifier) is later
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_single_text_meets_few_numbers_of_tokens(
+    classifier: Classifier,
+    encoded: list[Encoded],
+    tokens: dict[str, Any],
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    widths: list[int] = []
+    made = passes.collate
+
+    def collate(*arguments: Any, **options: Any) -> Any:
+        batch = made(*arguments, **options)
+        widths.append(batch.input_ids.shape[1])
+        return batch
+
+    monkeypatch.setattr(passes, "collate", collate)
+    filled = np.concatenate([score(classifier, [one], **tokens, precision=precision) for one in encoded])
+    assert {width % passes.EVEN_TOKENS for width in widths} == {0}
+    monkeypatch.setattr(passes, "EVEN_TOKENS", 1)
+    plain = np.concatenate([score(classifier, [one], **tokens, precision=precision) for one in encoded])
+    np.testing.assert_allclose(filled, plain, rtol=0, atol=1e-5 if precision == "fp32" else 0.03)
+    # a model that would not take so many gets the text as it is
+    monkeypatch.setattr(passes, "EVEN_TOKENS", 1 << 20)
+    monkeypatch.setattr(classifier.backbone, "max_tokens", 64)
+    widths.clear()
+    score(classifier, encoded[:1], **tokens)
+    assert widths == [len(encoded[0].ids)]

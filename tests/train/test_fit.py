@@ -337,7 +337,8 @@ def test_pos_weights_of_a_recipe_are_those_of_the_loss(tmp_path: Path, backbone:
     has = prepared.train.targets
     assert loss_weights(values.fit, prepared)["pos_weight"] == pytest.approx(((1 - has).sum(0) / has.sum(0)).tolist())
     named = load_recipe({**settings, "fit": {**settings["fit"], "pos_weight": {"loud": 3.0}}}).values
-    assert loss_weights(named.fit, prepared)["pos_weight"] == [1.0, 3.0]
+    expected = [3.0 if name == "loud" else 1.0 for name in prepared.labels.names]
+    assert loss_weights(named.fit, prepared)["pos_weight"] == expected
     settings["fit"]["pos_weight"] = {"loud": 3.0}
     run = fit(settings, out=tmp_path / "run", echo=silent)
     assert run.evaluation.n_rows > 0
@@ -382,16 +383,19 @@ def test_a_bundle_that_fails_its_proof_fails_the_run(
     assert RunFolder(run.folder).status()["state"] == "finished"
 
 
-def test_one_and_two_threads_give_the_same_weights(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+def test_two_threads_give_the_weights_of_one_but_for_rounding(tmp_path: Path, train_file: Path, backbone: Path) -> None:
+    from safetensors.torch import load_file
+
     before, found = torch.get_num_threads(), []
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
             run = fit(recipe(train_file, backbone), out=tmp_path / str(n), echo=silent)
-            found.append(weights(run.folder))
+            found.append(load_file(run.bundle / "model.safetensors"))
     finally:
         torch.set_num_threads(before)
-    assert found[0] == found[1]
+    # the same rows and the same masks; sums are taken in another order
+    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-3
 
 
 @pytest.mark.slow

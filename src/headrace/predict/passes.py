@@ -22,6 +22,9 @@ PRECISIONS = ("fp32", "bf16")
 MAX_TOKENS_CPU = 4096
 MAX_TOKENS = 16_384
 MAX_TEXTS = 256
+# A single text's tokens on a CPU are filled up to a multiple of so many: oneDNN compiles its kernels for each number of
+# tokens that it meets, which takes as long as a short text does.
+EVEN_TOKENS = 16
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
 POOLS = ("mean", "cls", "max", "concat", "pooler")
 
@@ -208,13 +211,20 @@ def _passes(
         if device.type == "cpu" and precision == "fp32":
             stack.enter_context(routed(compute.get("route") or fastest_route()))
         for rows in groups:
-            batch = collate(texts, rows, None, **tokens).to(device)
+            multiple_of = _few_widths(int(texts.lengths[rows].max()), classifier) if device.type == "cpu" else 1
+            batch = collate(texts, rows, None, **tokens, multiple_of=multiple_of if len(rows) == 1 else 1).to(device)
             with torch.inference_mode(), _autocast(device, precision):
                 result = function(batch)
             yield batch, result
             n_done += len(rows)
             if progress is not None:
                 progress(n_done, n_texts)
+
+
+def _few_widths(length: int, classifier: Classifier) -> int:
+    """Return of what a single text's tokens are filled up to a multiple: 1 where the model would not take so many."""
+    most = classifier.backbone.max_tokens
+    return EVEN_TOKENS if most is None or -(-length // EVEN_TOKENS) * EVEN_TOKENS <= most else 1
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

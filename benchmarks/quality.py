@@ -73,7 +73,12 @@ def sample(name: str) -> Callable[[Path, int | None], tuple[str, dict[str, Any]]
     return lambda scratch, test_rows: (name, {})
 
 
-DATA = {"imdb": imdb, "toxic": toxic, "mnli": mnli, **{name: sample(name) for name in ("reviews", "pairs", "tickets")}}
+DATA = {
+    "imdb": imdb,
+    "toxic": toxic,
+    "mnli": mnli,
+    **{name: sample(name) for name in ("demo", "reviews", "pairs", "tickets")},
+}
 
 
 def torch_threads() -> int:

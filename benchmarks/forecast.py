@@ -65,6 +65,7 @@ def fact(name: str, rows: int, out: str) -> dict[str, Any]:
     """Run the fit and count its computing beside its time; runs in a process of its own."""
     import time
 
+    begun = time.perf_counter()  # before the imports: whoever waits for a fit waits for them
     from headrace.train import finish
     from headrace.train.fit import fit
     from headrace.train.memory import peak_resident_bytes
@@ -89,7 +90,6 @@ def fact(name: str, rows: int, out: str) -> dict[str, Any]:
         return found
 
     Keeper.on_train_epoch_start, Keeper._count_time, finish.evaluated = started, step, scored  # type: ignore[method-assign]
-    begun = time.perf_counter()
     timing = fit(name, out=out, overrides=overrides(name, rows), echo=lambda line: None).timing
     return {
         "wall": {"fit_s": timing["fit_s"], "evaluate_s": timing["evaluate_s"], "wall_s": time.perf_counter() - begun},

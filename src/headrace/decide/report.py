@@ -86,16 +86,16 @@ def decide_report(
         decided = [scores >= DEFAULT, plain >= DEFAULT, scores >= limits]
         note = _mean_note(decision.labels, targets != 0, decided)
         measured = _measured(targets != 0, decided, rule=rule, of_means=note, resamples=resamples, seed=seed)
-        refused: list[dict[str, Any] | None] = [None, None, None]
+        part = _thresholds(choice, measured) | {"objective_name": rule.objective_name}
+        part |= {"refused": None, "refused_gain": None}
         if choice.thresholds.tried and not choice.thresholds.is_kept and held_out is None:
-            ways = [plain >= DEFAULT, scores >= np.array(choice.thresholds.tried)]
-            note = _mean_note(decision.labels, targets != 0, ways)
-            refused = [*_measured(targets != 0, ways, rule=rule, of_means=note, resamples=resamples, seed=seed)]
-        found["thresholds"] = _thresholds(choice, measured) | {
-            "objective_name": rule.objective_name,
-            "refused": refused[1],
-            "refused_gain": refused[2],
-        }
+            decided = [plain >= DEFAULT, scores >= np.array(choice.thresholds.tried)]
+            note = _mean_note(decision.labels, targets != 0, decided)
+            _, refused, gain = _measured(
+                targets != 0, decided, rule=rule, of_means=note, resamples=resamples, seed=seed
+            )
+            part |= {"refused": refused, "refused_gain": gain}
+        found["thresholds"] = part
     return found
 
 

@@ -211,8 +211,9 @@ def _passes(
         if device.type == "cpu" and precision == "fp32":
             stack.enter_context(routed(compute.get("route") or fastest_route()))
         for rows in groups:
-            multiple_of = _few_widths(int(texts.lengths[rows].max()), classifier) if device.type == "cpu" else 1
-            batch = collate(texts, rows, None, **tokens, multiple_of=multiple_of if len(rows) == 1 else 1).to(device)
+            is_alone = device.type == "cpu" and len(rows) == 1
+            multiple_of = _few_widths(int(texts.lengths[rows[0]]), classifier) if is_alone else 1
+            batch = collate(texts, rows, None, **tokens, multiple_of=multiple_of).to(device)
             with torch.inference_mode(), _autocast(device, precision):
                 result = function(batch)
             yield batch, result

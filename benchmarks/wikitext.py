@@ -40,7 +40,7 @@ WORKER = Path(__file__).parent / "fastai_wikitext.py"
 LONG = 100_000_000
 # A heading of an article has one sign, those of its sections have several.
 TITLE = re.compile(r" = [^=].*[^=] = ")
-NOT_SETTINGS = ("fastai_python", "tokens", "valid_tokens")
+NOT_SETTINGS = ("fastai_python", "tokens", "valid_tokens", "keep")
 WEIGHT_DECAY, WARMUP = 0.01, 0.25
 
 
@@ -108,7 +108,7 @@ def ours(options: argparse.Namespace, train: Path, valid: Path, folder: Path) ->
     from headrace.train.fit import fit
 
     begun = time.perf_counter(), time.process_time()
-    run = fit(recipe(options, train, valid), out=folder)
+    run = fit(recipe(options, train, valid), out=options.keep or folder)
     whole = time.perf_counter() - begun[0], time.process_time() - begun[1]
     report = json.loads((run.folder / "report.json").read_text("utf-8"))
     history = report["data"]["training"]["history"]
@@ -148,6 +148,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="leave our run there; by default it is forgotten")
     options = parser.parse_args()
     if not os.environ.get("HEADRACE_DATA"):
         parser.error("HEADRACE_DATA does not name the folder of real data")

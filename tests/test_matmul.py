@@ -103,3 +103,22 @@ def test_a_run_goes_on_with_the_library_that_it_began_with(
     assert validated == (["bf16"] if step == 8 else [])
     assert training(tmp_path / "run")["route"] == matmul.ONEDNN
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_products_with_one_weight_are_the_usual_ones(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, given, added = (torch.randn(*shape, generator=draw).to(dtype) for shape in ((40, 24), (3, 24), (3, 40)))
+    product = matmul.ProductWith(weight)
+    tolerance = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(product(given), given @ weight.t(), **tolerance)
+    torch.testing.assert_close(product.added(given, added), added + given @ weight.t(), **tolerance)
+    # that of a transposed view, and the same bits again
+    back = matmul.ProductWith(weight.t())
+    torch.testing.assert_close(back(added), added @ weight, **tolerance)
+    assert torch.equal(back(added), back(added))
+
+
+def test_only_16_bits_on_a_cpu_are_laid_out_and_only_where_torch_can() -> None:
+    assert not matmul.ProductWith(torch.zeros(4, 4))._laid_out
+    assert matmul.ProductWith(torch.zeros(4, 4, dtype=torch.bfloat16))._laid_out == matmul.lays_out()

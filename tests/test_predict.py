@@ -380,7 +380,7 @@ def test_the_twin_in_16_bits_gives_the_scores_of_autocast_to_the_bit(
 
 
 def test_the_twin_shares_all_but_the_linear_layers(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.predict.narrow._lays_out", lambda: False)
+    monkeypatch.setattr("headrace.matmul.lays_out", lambda: False)
     twin = Narrowed().of(classifier)
     wide, narrow = dict(classifier.named_parameters()), dict(twin.named_parameters())
     assert {weight.dtype for weight in wide.values()} == {torch.float32}
@@ -399,9 +399,9 @@ def test_the_twin_gives_the_same_bits_whether_its_weights_are_laid_out_or_not(
     monkeypatch: pytest.MonkeyPatch,
     lays_out: bool,
 ) -> None:
-    if lays_out and not narrow._lays_out():
+    if lays_out and not matmul.lays_out():
         pytest.skip("torch has no such products here")
-    monkeypatch.setattr("headrace.predict.narrow._lays_out", lambda: lays_out)
+    monkeypatch.setattr("headrace.matmul.lays_out", lambda: lays_out)
     twin = Narrowed().of(classifier)
     kinds = {type(module) for module in twin.modules()}
     assert (narrow.LaidOut in kinds, nn.Linear in kinds) == (lays_out, not lays_out)
@@ -411,17 +411,17 @@ def test_the_twin_gives_the_same_bits_whether_its_weights_are_laid_out_or_not(
 
 
 def test_where_torch_lacks_the_products_weights_are_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(self: nn.Module, linear: nn.Linear) -> None:
+    def missing(weight: torch.Tensor) -> torch.Tensor:
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(narrow.LaidOut, "__init__", missing)
-    narrow._lays_out.cache_clear()
-    assert narrow._lays_out() is False
-    narrow._lays_out.cache_clear()
+    monkeypatch.setattr(matmul, "lay_out", missing)
+    matmul.lays_out.cache_clear()
+    assert matmul.lays_out() is False
+    matmul.lays_out.cache_clear()
 
 
 def test_the_twin_is_kept_until_a_weight_changes(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.predict.narrow._lays_out", lambda: False)
+    monkeypatch.setattr("headrace.matmul.lays_out", lambda: False)
     narrowed = Narrowed()
     twin = narrowed.of(classifier)
     assert narrowed.of(classifier) is twin

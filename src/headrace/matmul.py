@@ -1,12 +1,13 @@
-"""Which library multiplies float32 matrices on this CPU: found by trying, and only where the arithmetic stays float32.
+"""Products of matrices on this CPU: which library multiplies float32, and weights that lie as a library wants them.
 
-On some processors (AMD's with AVX-512) torch's default library takes a path of half the speed that oneDNN has. oneDNN is
+What is used is found by trying, and only where the arithmetic stays what it is. On some processors (AMD's with AVX-512) torch's default library takes a path of half the speed that oneDNN has. oneDNN is
 reached through a setting that allows bfloat16; on processors with AMX it would then really compute in bfloat16. So the
 product itself is looked at before the setting is used.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 DEFAULT, ONEDNN = "default", "onednn"
 #: So many times as fast it has to be: less is noise.
@@ -56,6 +59,64 @@ def routed(route: str) -> Iterator[None]:
         yield
     finally:
         settings.fp32_precision = before
+
+
+def lay_out(weight: Tensor) -> Tensor:
+    """Return a weight in bfloat16, [outputs, inputs], as oneDNN wants it for its products; for `times_laid_out` alone."""
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    return found
+
+
+def times_laid_out(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return given @ weight.T + bias, [..., outputs] bfloat16, with a weight that `lay_out` gave."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
+    return found
+
+
+@cache
+def lays_out() -> bool:
+    """Return whether torch has such products on this machine, and whether they are the usual ones to the bit.
+
+    They are torch.compile's and no promise to others, so they are tried.
+    """
+    draw = torch.Generator().manual_seed(0)
+    weight, given = (torch.randn(*shape, generator=draw).bfloat16() for shape in ((64, 384), (1, 3, 384)))
+    bias, added = torch.randn(64, generator=draw).bfloat16(), torch.randn(3, 64, generator=draw).bfloat16()
+    try:
+        with torch.no_grad():
+            both = ProductWith(weight, laid_out=True).added(given[0], added), added.addmm(given[0], weight.t())
+            return torch.allclose(*both, rtol=1e-2, atol=1e-2) and torch.equal(
+                times_laid_out(given, lay_out(weight), bias), torch.nn.functional.linear(given, weight, bias)
+            )
+    except (AttributeError, RuntimeError, NotImplementedError) as error:
+        _log.debug("weights are not laid out: %s", error)
+        return False
+
+
+class ProductWith:
+    """Multiplies with one weight again and again, without a gradient: on a CPU in bfloat16 it is laid out for it once.
+
+    Args:
+        weight: [outputs, inputs].
+        laid_out: Whether to lay it out; by default where that is possible.
+    """
+
+    def __init__(self, weight: Tensor, *, laid_out: bool | None = None) -> None:
+        if laid_out is None:
+            laid_out = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and lays_out()
+        self._laid_out = laid_out
+        self._weight = lay_out(weight.contiguous()) if laid_out else weight
+
+    def __call__(self, given: Tensor) -> Tensor:
+        """Return given @ weight.T, [rows, outputs]."""
+        return times_laid_out(given, self._weight, None) if self._laid_out else given @ self._weight.t()
+
+    def added(self, given: Tensor, added: Tensor) -> Tensor:
+        """Return given @ weight.T + added, [rows, outputs]; in 16 bits rounded once."""
+        if not self._laid_out:
+            return added.addmm(given, self._weight.t())
+        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(given, added, self._weight, None, "add")
+        return found
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

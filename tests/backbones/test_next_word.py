@@ -51,6 +51,61 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(at_a_time: int, m
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("at_a_time", [160_000_000, 37 * 7, 1])
+@pytest.mark.parametrize("rows", [1 << 22, 37 * 2])
+def test_in_16_bits_loss_and_gradients_are_near_and_the_count_is_that_of_the_logits(
+    at_a_time: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_awd_loss, "_NARROW_LOGITS_CPU", at_a_time)
+    monkeypatch.setattr(_awd_loss, "_SOFTMAX_LOGITS", rows)
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape).bfloat16().float().requires_grad_() for shape in ((25, 8), (37, 8), (37,))]
+    targets = torch.randint(0, 37, (25,))
+    hidden, table, bias = inputs
+    logits = hidden @ table.T + bias
+    targets[:9] = logits[:9].argmax(dim=1)
+    expected = nn.functional.cross_entropy(logits, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, n_correct = next_word_loss(hidden, table, bias, targets)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=0.01, atol=0.0)
+    assert n_correct == (logits.bfloat16().argmax(dim=1) == targets).sum() >= 8
+    for found, wanted in zip(
+        torch.autograd.grad(3 * loss, inputs), torch.autograd.grad(3 * expected, inputs), strict=True
+    ):
+        assert found.dtype == torch.float32
+        assert (found - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_in_16_bits_a_loss_without_gradients_is_taken_from_32_bits_of_logits() -> None:
+    torch.manual_seed(0)
+    hidden, table, bias = torch.randn(25, 8), torch.randn(37, 8), torch.randn(37)
+    targets = torch.randint(0, 37, (25,))
+    expected = nn.functional.cross_entropy((hidden.bfloat16() @ table.bfloat16().T + bias.bfloat16()).float(), targets)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        loss, _ = next_word_loss(hidden, table, bias, targets)
+    torch.testing.assert_close(loss, expected, rtol=2e-3, atol=0.0)
+
+
+def test_in_16_bits_a_target_without_odds_has_a_finite_loss() -> None:
+    hidden = torch.tensor([[200.0]], requires_grad=True)
+    table, bias = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, n_correct = next_word_loss(hidden, table, bias, torch.tensor([1]))
+    loss.backward()
+    assert (loss.item(), n_correct.item()) == (400.0, 0)
+    torch.testing.assert_close(hidden.grad, torch.tensor([[2.0]]))
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_in_16_bits_only_gradients_that_are_asked_for_are_taken(frozen: int) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape).requires_grad_(n != frozen) for n, shape in enumerate(((5, 8), (37, 8), (37,)))]
+    with torch.autocast("cpu", torch.bfloat16):
+        next_word_loss(*inputs, torch.arange(5))[0].backward()  # type: ignore[call-arg]
+    assert [tensor.grad is None for tensor in inputs] == [n == frozen for n in range(3)]
+
+
 def test_a_loss_over_huge_logits_stays_finite_and_one_over_nothing_is_zero() -> None:
     hidden, table, bias = torch.full((3, 2), 1e4, requires_grad=True), torch.eye(2), torch.zeros(2)
     loss, _ = next_word_loss(hidden, 1e3 * table, bias, torch.tensor([0, 1, 0]))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.backbones._drawn import keep_mask
+from headrace.backbones._time_loop import lstm
 from headrace.errors import ModelError
 
 #: Of each layer what it carries from one token to the next: output and cell, [texts, size] float32 each.
@@ -146,7 +147,7 @@ class WordDropout(nn.Module):
 class DroppedLstm(nn.Module):
     """One layer of LSTM whose recurrent weights lose a random share at each call in training.
 
-    The arithmetic is that of `nn.LSTM`, by torch's fused kernels. The weights stay plain parameters: what is dropped is
+    The arithmetic is that of `nn.LSTM`, by torch's fused kernels or, where a CPU trains in bfloat16, by a loop of our own. The weights stay plain parameters: what is dropped is
     dropped from a copy, so that a state dict holds them whole.
 
     Args:
@@ -187,6 +188,10 @@ class DroppedLstm(nn.Module):
         # Autocast has its own idea of an LSTM's type (float16 on CUDA): the type that is asked for is set here.
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
+            if self.training and device == "cpu" and dtype == torch.bfloat16:
+                narrow = (weights[0].to(dtype), weights[1].to(dtype), (weights[2] + weights[3]).to(dtype))
+                read, last_cell = lstm(hidden.transpose(0, 1).to(dtype), state[0].to(dtype), state[1], narrow)
+                return read.transpose(0, 1), (read[-1].float(), last_cell)
             before = state[0].to(dtype), state[1].to(dtype)
             output, (last, cell) = _lstm(hidden.to(dtype), before, [weight.to(dtype) for weight in weights])
         return output, (last.float(), cell.float())

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Logits in memory at a time, float32: 64 MB on a CPU; 1 GiB elsewhere, where a kernel wants much at once.
+# Logits in memory at a time: 64 MB of float32 on a CPU, 320 MB where their gradient is taken in 16 bits, because each
+# part adds to the gradient of the whole table; 1 GiB elsewhere, where a kernel wants much at once.
 _LOGITS_CPU = 1 << 24
+_NARROW_LOGITS_CPU = 160_000_000
 _LOGITS = 1 << 28
+# Logits of a softmax at a time, in 16 bits: what is copied stays in a processor's cache.
+_SOFTMAX_LOGITS = 1 << 22
 
 
 def next_word_loss(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,7 +21,8 @@ def next_word_loss(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor)
 
     The gradient is computed along with the loss, chunk by chunk, so that each logit is computed once and none is kept:
     4,608 tokens over 60,000 words would be 1.1 GB, several times over. The arithmetic is that of
-    `cross_entropy(hidden @ table.T + bias, targets)`.
+    `cross_entropy(hidden @ table.T + bias, targets)`. Where products are in 16 bits and a gradient is asked for, logits
+    and odds are in 16 bits, too, and the bias is a column of the table; a loss alone is taken from logits in float32.
 
     Args:
         hidden: [tokens, width].
@@ -36,31 +41,12 @@ class _NextWordLoss(torch.autograd.Function):
         ctx: Any, hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, learns: bool
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and the number of right words; keep the gradients where they will be asked for."""
+        device = hidden.device.type
         needs = [learns and wanted for wanted in ctx.needs_input_grad[:3]]
-        gradients = [
-            torch.zeros_like(tensor, dtype=torch.float32) if wanted else None
-            for tensor, wanted in zip((hidden, table, bias), needs, strict=True)
-        ]
-        loss = hidden.new_zeros((), dtype=torch.float32)
-        n_correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
-        limit = _LOGITS_CPU if hidden.device.type == "cpu" else _LOGITS
-        n_tokens = max(1, limit // len(table))
-        for start in range(0, len(targets), n_tokens):
-            part = slice(start, start + n_tokens)
-            logits = torch.addmm(bias, hidden[part], table.t()).float()
-            highest, best = logits.max(dim=1, keepdim=True)
-            wanted_ids = targets[part].unsqueeze(1)
-            n_correct += (best == wanted_ids).sum()
-            logits -= highest
-            of_target = logits.gather(1, wanted_ids)
-            odds = logits.exp_()
-            total = odds.sum(dim=1, keepdim=True)
-            loss += (total.log() - of_target).sum()
-            if any(needs):
-                # softmax minus one-hot, in the same memory
-                odds.div_(total).scatter_add_(1, wanted_ids, torch.full_like(of_target, -1.0))
-                _add_gradients(gradients, odds, hidden[part], table, part)
-        ctx.gradients = gradients
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        measure = _narrow if dtype == torch.bfloat16 and any(needs) else _wide
+        with torch.autocast(device, enabled=False):
+            loss, n_correct, ctx.gradients = measure(hidden.to(dtype), table.to(dtype), bias.to(dtype), targets, needs)
         ctx.n_targets = max(1, len(targets))
         ctx.type = hidden.dtype
         ctx.mark_non_differentiable(n_correct)
@@ -74,16 +60,87 @@ class _NextWordLoss(torch.autograd.Function):
         return (None if hidden is None else hidden.to(ctx.type)), table, bias, None, None
 
 
-def _add_gradients(
-    gradients: list[Tensor | None], of_logits: Tensor, hidden: Tensor, table: Tensor, part: slice
-) -> None:
+def _wide(
+    hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, needs: list[bool]
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Return the sum of the losses, the number of right words and the gradients of the sum, all by float32 logits."""
+    gradients = [
+        torch.zeros_like(tensor, dtype=torch.float32) if wanted else None
+        for tensor, wanted in zip((hidden, table, bias), needs, strict=True)
+    ]
     of_hidden, of_table, of_bias = gradients
-    if of_hidden is not None:
-        of_hidden[part] = of_logits @ table
-    if of_table is not None:
-        if torch.is_autocast_enabled(of_logits.device.type) or hidden.dtype != of_table.dtype:
-            of_table += of_logits.t().to(hidden.dtype) @ hidden
-        else:
-            of_table.addmm_(of_logits.t(), hidden)
-    if of_bias is not None:
-        of_bias += of_logits.sum(dim=0)
+    loss, n_correct = _nothing_yet(hidden)
+    for part in _parts(len(targets), len(table), _LOGITS_CPU if hidden.device.type == "cpu" else _LOGITS):
+        logits = torch.addmm(bias, hidden[part], table.t()).float()
+        highest, best = logits.max(dim=1, keepdim=True)
+        wanted_ids = targets[part].unsqueeze(1)
+        n_correct += (best == wanted_ids).sum()
+        logits -= highest
+        of_target = logits.gather(1, wanted_ids)
+        odds = logits.exp_()
+        total = odds.sum(dim=1, keepdim=True)
+        loss += (total.log() - of_target).sum()
+        if any(needs):
+            # softmax minus one-hot, in the same memory
+            odds.div_(total).scatter_add_(1, wanted_ids, torch.full_like(of_target, -1.0))
+        if of_hidden is not None:
+            of_hidden[part] = odds @ table
+        if of_table is not None:
+            of_table.addmm_(odds.t(), hidden[part])
+        if of_bias is not None:
+            of_bias += odds.sum(dim=0)
+    return loss, n_correct, gradients
+
+
+def _narrow(
+    hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, needs: list[bool]
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Return what `_wide` returns, by logits and odds in bfloat16; sums over parts are in float32.
+
+    The bias is one more column of the table, and hidden states have a 1 there: it costs no pass of its own, nor does
+    its gradient.
+    """
+    width = table.shape[1]
+    table = torch.cat([table, bias.unsqueeze(1)], dim=1)
+    hidden = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+    of_hidden = hidden.new_zeros(len(hidden), width)
+    of_table: Tensor | None = None
+    loss, n_correct = _nothing_yet(hidden)
+    buffer = hidden.new_empty(0)
+    limit, n_rows = _LOGITS, len(targets)
+    if hidden.device.type == "cpu":
+        limit, n_rows = _NARROW_LOGITS_CPU, max(1, _SOFTMAX_LOGITS // len(table))
+    for part in _parts(len(targets), len(table), limit):
+        wanted_ids = targets[part].unsqueeze(1)
+        if len(buffer) < len(wanted_ids):
+            buffer = hidden.new_empty(len(wanted_ids), len(table))
+        odds = torch.mm(hidden[part], table.t(), out=buffer[: len(wanted_ids)])
+        for rows, wanted in zip(odds.split(n_rows), wanted_ids.split(n_rows), strict=True):
+            highest, best = rows.max(dim=1, keepdim=True)
+            n_correct += (best == wanted).sum()
+            of_target = rows.gather(1, wanted).float()
+            rows.copy_(torch.softmax(rows, dim=1))
+            # the likeliest word's odds are never 0, as the target's may be in 16 bits
+            loss += (highest.float() - of_target - rows.gather(1, best).float().log()).sum()
+            rows.scatter_add_(1, wanted, rows.new_full(wanted.shape, -1.0))
+        if needs[0]:
+            torch.mm(odds, table[:, :width], out=of_hidden[part])
+        if needs[1] or needs[2]:
+            more = odds.t() @ hidden[part]
+            of_table = more.float() if of_table is None else of_table.add_(more)
+    if of_table is None:
+        of_table = torch.zeros_like(table, dtype=torch.float32)
+    found = [of_hidden, of_table[:, :width], of_table[:, width]]
+    return loss, n_correct, [gradient if wanted else None for gradient, wanted in zip(found, needs, strict=True)]
+
+
+def _nothing_yet(hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a loss and a count of right words over nothing."""
+    return hidden.new_zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.int64, device=hidden.device)
+
+
+def _parts(n_tokens: int, n_words: int, n_logits: int) -> list[slice]:
+    """Return parts of the tokens, as many in each as possible and alike, with so many logits at most."""
+    n_parts = max(1, -(-n_tokens // max(1, n_logits // n_words)))
+    n_each = -(-n_tokens // n_parts)
+    return [slice(start, start + n_each) for start in range(0, n_tokens, n_each)] if n_tokens else []

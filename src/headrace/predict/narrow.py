@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import logging
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from headrace import matmul
 from headrace.model import Classifier
-
-_log = logging.getLogger(__name__)
 
 
 class Narrowed:
@@ -36,7 +33,7 @@ class Narrowed:
             for weight in wide:
                 shared[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
             self._twin, self._made_of = copy.deepcopy(classifier, shared), made_of
-            if _lays_out():
+            if matmul.lays_out():
                 lay_out(self._twin)
         return self._twin
 
@@ -50,15 +47,12 @@ class LaidOut(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self.weight = matmul.lay_out(linear.weight)
         self.bias = linear.bias
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product, [..., outputs] bfloat16."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(
-            input.to(torch.bfloat16), self.weight, self.bias, "none", [], ""
-        )
-        return found
+        return matmul.times_laid_out(input.to(torch.bfloat16), self.weight, self.bias)
 
 
 def lay_out(model: nn.Module) -> None:
@@ -67,24 +61,6 @@ def lay_out(model: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16 and child.weight.device.type == "cpu":
                 setattr(module, name, LaidOut(child))
-
-
-@cache
-def _lays_out() -> bool:
-    """Return whether torch has these products on this machine, and whether they are the usual ones to the bit.
-
-    They are torch.compile's and no promise to others, so they are tried.
-    """
-    draw = torch.Generator().manual_seed(0)
-    linear = nn.Linear(384, 64).requires_grad_(False)
-    linear.weight.copy_(torch.randn(64, 384, generator=draw))
-    linear, given = linear.bfloat16(), torch.randn(1, 3, 384, generator=draw)
-    try:
-        with torch.inference_mode():
-            return torch.equal(LaidOut(linear)(given), linear(given.bfloat16()))
-    except (AttributeError, RuntimeError, NotImplementedError) as error:
-        _log.debug("weights are not laid out: %s", error)
-        return False
 
 
 def _find_how_to_score(classifier: Classifier) -> None:

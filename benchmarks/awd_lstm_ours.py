@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import random
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headrace import matmul
 from headrace.backbones._awd_layers import CLASSIFIER, LANGUAGE_MODEL, Dropouts, Sizes
 from headrace.backbones._next_word import NextWordModel
 from headrace.backbones.awd_lstm import AwdLstm
@@ -121,9 +122,11 @@ class Ours:
         self.model = model.train()
         self.optimizer = build_optimizer(model.groups(), self.stage)
 
-    def context(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context in which Lightning runs a whole step at this precision."""
-        return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+    def context(self) -> AbstractContextManager[Any]:
+        """Return the context in which `fit` runs a whole step at this precision."""
+        if self.precision == "bf16":
+            return torch.autocast("cpu", torch.bfloat16)
+        return matmul.routed(matmul.fastest_route())
 
     def step(self, gradients: Callable[[], Tensor]) -> tuple[float, float, float]:
         """Take one step; return seconds, processor seconds and the loss.

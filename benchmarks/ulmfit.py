@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the classifier's recipe")
     options = parser.parse_args()
     folder = data_folder() / "imdb"
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         wiki = options.pretrained or language_model(
             options,

@@ -2,12 +2,11 @@
 
 Run it in an environment with fastai 2.8 and without Headrace:
 
-    python parity/awd_lstm.py tests/fixtures/parity/awd_lstm.npz
+    python parity/awd_lstm.py
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_
 from fastai.text.models.core import get_language_model, get_text_classifier
 from torch import Tensor, nn
 
+FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "parity" / "awd_lstm.npz"
 N_WORDS, N_LABELS = 40, 3
 SIZES = {"emb_sz": 8, "n_hid": 12, "n_layers": 3}
 STREAMS, TOKENS, CHUNKS = 3, 20, 3
@@ -149,4 +149,4 @@ def keep_state(found: dict[str, np.ndarray], name: str, state: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(FIXTURE)

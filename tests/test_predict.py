@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from headrace import matmul
 from headrace.data.examples import LabelSet
 from headrace.decide.calibration import Calibration
 from headrace.decide.decision import Decision

@@ -115,7 +115,7 @@ def _narrow(
         if len(buffer) < len(wanted_ids):
             buffer = hidden.new_empty(len(wanted_ids), len(table))
         odds = torch.mm(hidden[part], table.t(), out=buffer[: len(wanted_ids)])
-        for rows, wanted in zip(odds.split(n_rows), wanted_ids.split(n_rows), strict=True):
+        for rows, wanted in zip(torch.split(odds, n_rows), torch.split(wanted_ids, n_rows), strict=True):
             highest, best = rows.max(dim=1, keepdim=True)
             n_correct += (best == wanted).sum()
             of_target = rows.gather(1, wanted).float()

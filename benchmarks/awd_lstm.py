@@ -197,7 +197,7 @@ def main() -> int:
     load_before = round(os.getloadavg()[0], 2)
     work = prepared(options)
     if options.profile:
-        profile(work, n_steps=options.rounds)
+        profile(work, resolved_precision("auto", accelerator="cpu")[0], n_steps=options.rounds)
         return 0
     figures, versions = beside(work, options)
     record = {

@@ -105,7 +105,7 @@ class Ours:
     def __init__(self, work: dict[str, Any], precision: str) -> None:
         self.work, self.precision = work, precision
         rate = work["learning_rate"]
-        self.stage = Stage(optimizer="adam", learning_rate=rate, schedule="one_cycle", warmup=0.25)
+        self.stage = Stage(optimizer="adam", learning_rate=rate, schedule="constant", warmup=0.0)
         self.n_steps = 0
         torch.manual_seed(work["seed"])
         self.model: Any = None
@@ -136,7 +136,7 @@ class Ours:
         """
         begun = time.perf_counter(), time.process_time()
         with self.context():
-            set_rates(self.optimizer, self.stage, self.n_steps, n_steps=1_000_000, n_warmup=250_000)
+            set_rates(self.optimizer, self.stage, self.n_steps, n_steps=1_000_000, n_warmup=0)
             self.optimizer.zero_grad()
             loss = gradients()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.work["clip"])

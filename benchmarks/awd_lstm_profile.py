@@ -16,24 +16,25 @@ from headrace.train.stages import set_rates
 Seconds = tuple[float, float]
 
 
-def profile(work: dict[str, Any], *, n_steps: int) -> None:
+def profile(work: dict[str, Any], precision: str, *, n_steps: int) -> None:
     """Print the parts of a step, medians over some steps, and the operations that take longest.
 
     Each part is what it would be alone: forward and backward of the LSTM body with any gradient from above, the softmax
     with a hidden state given. `between` is what the whole step has beyond them.
     """
-    ours = OurLanguageModel(work, "fp32")
+    ours = OurLanguageModel(work, precision)
     ours.take("language_model", 0)
     print(f"{'':<34}{'s':>9}{'cpu s':>9}{'share':>8}   ({torch.get_num_threads()} threads)")
-    whole = median_of([ours.take("language_model", number)[:2] for number in range(1, n_steps + 1)])
-    told("whole step", whole, whole)
-    left = whole
-    for name, part in parts(ours).items():
-        found = median_of([timed(part) for _ in range(n_steps)])
-        told(name, found, whole)
-        if not name.startswith(" "):
-            left = left[0] - found[0], left[1] - found[1]
-    told("between", left, whole)
+    with ours.context():
+        whole = median_of([ours.take("language_model", number)[:2] for number in range(1, n_steps + 1)])
+        told("whole step", whole, whole)
+        left = whole
+        for name, part in parts(ours).items():
+            found = median_of([timed(part) for _ in range(n_steps)])
+            told(name, found, whole)
+            if not name.startswith(" "):
+                left = left[0] - found[0], left[1] - found[1]
+        told("between", left, whole)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as found:
         ours.take("language_model", 1)
     table = found.key_averages(group_by_input_shape=True).table(sort_by="self_cpu_time_total", row_limit=25)
@@ -84,7 +85,7 @@ def parts(ours: OurLanguageModel) -> dict[str, Callable[[], object]]:
         return run
 
     def optimizer() -> None:
-        set_rates(ours.optimizer, ours.stage, 10, n_steps=1_000_000, n_warmup=250_000)
+        set_rates(ours.optimizer, ours.stage, 10, n_steps=1_000_000, n_warmup=0)
         ours.optimizer.step()
 
     # clipping and the optimizer come first: the whole step before has left every parameter a gradient

@@ -16,7 +16,8 @@ weights. The peak of memory is that of the side's process.
     expert            a loop by hand: batches of like length, no dropout on attention weights, fused AdamW
 
 `--precision bf16` lets every side compute in bf16, `headrace@bf16` one of them; on a processor without bf16 arithmetic
-that is refused. `--model distilbert` and `--model bert` are random weights of these sizes, over MiniLM's words. Each
+that is refused. After each round the parent multiplies large matrices in bf16: how much of what the processor can do at
+best does a side reach, by the products that real tokens need? `--model distilbert` and `--model bert` are random weights of these sizes, over MiniLM's words. Each
 round adds a line to benchmarks/results/training.jsonl as it ends; `--summary` prints the median ratios of all rounds
 that are there, each with the processor that they were measured on.
 """
@@ -32,6 +33,7 @@ import random
 import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
@@ -92,6 +94,20 @@ def side_of(name: str, options: argparse.Namespace) -> tuple[str, str]:
     return side, precision or options.precision
 
 
+def ceiling() -> float:
+    """Return the operations a second of products of large matrices in bf16: what the processor can do at best."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    size, seconds = 4096, []
+    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+    for _ in range(5):
+        begun = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(seconds)
+
+
 def measure(options: argparse.Namespace) -> None:
     """Run the rounds, and add a result line after each."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -127,7 +143,8 @@ def measure(options: argparse.Namespace) -> None:
             print(f"{f'round {number}' if number else 'warm-up'}: texts/s {told}", flush=True)
             if number:
                 case = {name: getattr(options, name) for name in ("data", "model", "length", "precision", "threads")}
-                append("training", {**case, "sides": found, **facts()})
+                best = {"bf16_flops_per_s": ceiling()} if "bf16" in facts()["cpu"] else {}
+                append("training", {**case, "sides": found, **best, **facts()})
 
 
 def ratios(lines: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
@@ -163,6 +180,14 @@ def summarize() -> None:
             for side, one in line["sides"].items():
                 rates[side].append(one["texts"] / one["wall_s"])
         print("  texts/s: " + ", ".join(f"{side} {statistics.median(values):.2f}" for side, values in rates.items()))
+        shares = defaultdict(list)
+        for line in lines:
+            for side, one in line["sides"].items():
+                if "bf16_flops_per_s" in line:
+                    shares[side].append(one["flops"] / one["wall_s"] / line["bf16_flops_per_s"])
+        if shares:
+            told = ", ".join(f"{side} {statistics.median(values):.0%}" for side, values in shares.items())
+            print(f"  of the products that bf16 could have done: {told}")
         for (own, side), found in sorted(ratios(lines).items()):
             print(
                 f"  {side} against {own}: {found['wall_s']:.2f} times as long, {found['cpu_s']:.2f} times the computing, "

@@ -300,6 +300,34 @@ def _no_attention_dropout(values: RecipeValues) -> dict[str, float]:
     return {name: 0.0 for name in names if hasattr(config, name)}
 
 
+def training_flops(values: RecipeValues, lengths: Any) -> float:
+    """Return the floating-point operations of the matrix products that training on texts of these lengths needs.
+
+    Real tokens only, and of the last layer the first token alone but for its keys and values; an addition and a
+    multiplication are two, and the gradients are twice the way forward.
+    """
+    from transformers import AutoConfig
+
+    from headrace.backbones.transformer import resolve
+
+    config = AutoConfig.from_pretrained(str(resolve(values.backbone.name)))
+    width, n_layers = config.hidden_size, config.num_hidden_layers
+    between = getattr(config, "intermediate_size", None) or config.hidden_dim
+    n_tokens, n_pairs, n_texts = (
+        float(np.sum(lengths)),
+        float(np.sum(np.square(lengths.astype(np.float64)))),
+        len(lengths),
+    )
+    of_token = 2 * (4 * width * width + 2 * width * between)
+    whole = n_tokens * of_token + 4 * n_pairs * width
+    last = (
+        n_tokens * 2 * 2 * width * width
+        + n_texts * 2 * (2 * width * width + 2 * width * between)
+        + 4 * n_tokens * width
+    )
+    return 3 * ((n_layers - 1) * whole + last)
+
+
 SIDES: dict[str, Callable[[RecipeValues, Prepared, str], Side]] = {
     "headrace": Headrace,
     "trainer_padded": lambda *given: HuggingFaceTrainer(*given, way="padded"),
@@ -339,6 +367,7 @@ def main() -> None:
                 "cpu_s": cpu_s,
                 "texts": len(prepared.train),
                 "tokens": n_tokens,
+                "flops": training_flops(values, prepared.train.lengths),
                 "loss": loss,
                 "peak_bytes": peak_resident_bytes(),
             }

@@ -24,6 +24,7 @@ from headrace.backbones.awd_lstm import AwdLstm
 from headrace.classifier import Classifier
 from headrace.data.examples import LabelSet
 from headrace.head import HeadSettings
+from headrace.pages import keep_pages
 from headrace.text.batch import Batch
 from headrace.text.vocabulary import Vocabulary
 from headrace.text.words import Words
@@ -104,6 +105,7 @@ class Ours:
 
     def __init__(self, work: dict[str, Any], precision: str) -> None:
         self.work, self.precision = work, precision
+        keep_pages()  # as `fit` does
         rate = work["learning_rate"]
         self.stage = Stage(optimizer="adam", learning_rate=rate, schedule="constant", warmup=0.0)
         self.n_steps = 0

@@ -8,9 +8,10 @@ to transformers must know), predicts real texts. All sides get the same tokens f
 length; ONNX Runtime gets the batches padded to their longest text, in the size that suits it best of three, which is
 tried on the first texts. A round is one pass over the same texts by each side in turn, then single texts:
 
-    headrace     `headrace.predict.score`, fp32
-    onnx_fp32    the model that `export --to transformers` writes, exported by torch
-    onnx_int8    the same after `quantize_dynamic`, weights by channel
+    headrace       `headrace.predict.score`, fp32
+    headrace_bf16  the same in bf16, where the processor has it, of the twin that `Bundle.predict` takes
+    onnx_fp32      the model that `export --to transformers` writes, exported by torch
+    onnx_int8      the same after `quantize_dynamic`, weights by channel
 
 One line goes to benchmarks/results/onnx_backends.jsonl. It tells on how many texts the labels are those of fp32, which
 is what a speed by int8 has to be weighed against.
@@ -130,7 +131,8 @@ def main() -> None:
 
     from headrace.bundle import Bundle
     from headrace.export import to_transformers
-    from headrace.predict import score
+    from headrace.pages import keep_pages
+    from headrace.predict import Narrowed, score
 
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -150,20 +152,29 @@ def main() -> None:
 
         from headrace.text.store import TokenStore
 
+        keep_pages()  # as `headrace predict` does, for all sides
         pad_id, threads = bundle.subwords.pad_id, torch.get_num_threads()
+        how, twin = {"pad_id": pad_id, "uses_token_types": False}, Narrowed()
+        has_bf16 = "bf16" in facts()["cpu"]
         runtimes = {kind: Runtime(scratch / f"{kind}.onnx", threads, pad_id) for kind in ("fp32", "int8")}
         store, first = TokenStore.of(tokens(given)), TokenStore.of(tokens(given[:64]))
         for runtime in runtimes.values():
             runtime.choose(first)
         sides: dict[str, Callable[[Any], np.ndarray]] = {
-            "headrace": lambda texts: score(bundle.classifier, texts, pad_id=pad_id, uses_token_types=False),
+            "headrace": lambda texts: score(bundle.classifier, texts, **how),
+            **(
+                {"headrace_bf16": lambda texts: score(twin.of(bundle.classifier), texts, **how, precision="bf16")}
+                if has_bf16
+                else {}
+            ),
             "onnx_fp32": runtimes["fp32"].score,
             "onnx_int8": runtimes["int8"].score,
         }
         rates: dict[str, list[float]] = {side: [] for side in sides}
         singles: dict[str, list[float]] = {side: [] for side in sides}
         logits: dict[str, np.ndarray] = {}
-        sides["headrace"](first)  # warm, as the others are
+        for side in sides:
+            sides[side](first)  # warm
         for number in range(options.rounds):
             for side, predict in sides.items():
                 seconds, logits[side] = timed(lambda predict=predict: predict(store))

@@ -87,6 +87,17 @@ def test_a_run_cut_at_any_step_ends_bit_equal(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_in_16_bits_a_run_that_was_cut_ends_bit_equal_too(
+    kind: str, tmp_path: Path, settings: dict[str, dict[str, Any]]
+) -> None:
+    recipe = {**settings[kind], "fit": {**settings[kind]["fit"], "precision": "bf16"}}
+    whole = fit(recipe, out=tmp_path / "whole", echo=silent)
+    stop_at(training(whole.folder)["total"] // 2 + 2, recipe, tmp_path / "run")
+    fit(recipe, out=tmp_path / "run", echo=silent)
+    assert weights(tmp_path / "run") == weights(whole.folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_died_between_checkpoints_ends_bit_equal(
     kind: str, tmp_path: Path, settings: dict[str, dict[str, Any]], undisturbed: dict[str, Path]
 ) -> None:

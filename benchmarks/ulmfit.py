@@ -4,11 +4,13 @@
 
 1. `wiki`: a language model from scratch on WikiText-2 (or `--pretrained BUNDLE`, such as `wikitext.py --keep` leaves).
 2. `reviews`: that model goes on with reviews of IMDb, of the training half and of the unlabelled ones; no test text is read.
-3. Classifiers by the recipe `imdb_ulmfit` (gradual unfreezing, a rate for each layer) on so many labelled reviews, alike
-   but for what their encoder has read: `reviews` (both), `wiki` (Wikipedia alone) and `scratch` (nothing).
+3. Classifiers by the recipe `imdb_ulmfit` (gradual unfreezing, a rate for each layer) on the same labelled reviews, whose
+   encoders have read different things: `reviews` both, `wiki` Wikipedia alone, `scratch` nothing. A vocabulary goes with
+   what was read: that of some thousand reviews, of WikiText-2, and of the labelled reviews. Unfreezing has no sense where
+   nothing was learnt before, so `scratch_whole` trains all layers for as many epochs (Adam's rate 2e-3, one cycle).
 
-Each step is a run of `fit` in a folder of its own below FOLDER: the command can be stopped and given again, and goes on.
-The best epoch is chosen on validation; the test rows (`--test-rows`, balanced and drawn by content) are scored once. A
+Each step is a run of `fit` in a folder of its own below FOLDER: the command can be stopped and given again, and goes on;
+with other settings it is refused. The best epoch is chosen on validation; the test rows (`--test-rows`, balanced and drawn by content) are scored once. A
 line goes to benchmarks/results/ulmfit.jsonl as each step ends.
 """
 
@@ -28,16 +30,15 @@ REVIEW_STAGES = [
     {"train": "head", "epochs": 1, "learning_rate": 2e-2},
     {"train": "all", "epochs": 1, "learning_rate": 2e-3},
 ]
+SCRATCH = {"name": "awd_lstm", "weights": "none", "drop_mult": 0.5}
+WHOLE = [{"train": "all", "epochs": 5, "learning_rate": 2e-3}]
 
 
 def language_model(options: argparse.Namespace, name: str, recipe: dict[str, Any]) -> Path:
-    """Train a language model in FOLDER/name unless it is there, and return its bundle."""
+    """Train a language model in FOLDER/name, and return its bundle."""
     from headrace.train.fit import fit
 
-    folder: Path = options.out / name
-    if (folder / "bundle").is_dir():
-        return folder / "bundle"
-    run = fit({"task": "language_model", "logger": "none", "seed": 13, **recipe}, out=folder)
+    run = fit({"task": "language_model", "logger": "none", "seed": 13, **recipe}, out=options.out / name)
     report = json.loads((run.folder / "report.json").read_text("utf-8"))
     history = report["data"]["training"]["history"]
     figures = {
@@ -51,14 +52,9 @@ def language_model(options: argparse.Namespace, name: str, recipe: dict[str, Any
     return run.bundle
 
 
-def classifier(options: argparse.Namespace, name: str, backbone: dict[str, Any], test: str, seed: int) -> None:
-    """Train and test a classifier in FOLDER/classifier-name-seed unless it is there."""
-    from headrace.train.fit import fit
-
-    folder: Path = options.out / f"classifier-{name}-{seed}"
-    if (folder / "bundle").is_dir():
-        return
-    overrides = [
+def overrides_of(options: argparse.Namespace, backbone: dict[str, Any], test: str, seed: int) -> list[str]:
+    """Return what a classifier changes in the recipe."""
+    found = [
         f"data.train={data_folder() / 'imdb' / 'train.jsonl.gz'}",
         f"data.test={test}",
         f"data.limit={options.labelled}",
@@ -68,12 +64,19 @@ def classifier(options: argparse.Namespace, name: str, backbone: dict[str, Any],
         "logger=none",
         f"seed={seed}",
     ]
-    run = fit("imdb_ulmfit", out=folder, overrides=[*overrides, *options.set])
+    return [*found, *options.set]
+
+
+def classifier(options: argparse.Namespace, name: str, overrides: list[str], seed: int) -> None:
+    """Train and test a classifier in FOLDER/classifier-name-seed."""
+    from headrace.train.fit import fit
+
+    run = fit("imdb_ulmfit", out=options.out / f"classifier-{name}-{seed}", overrides=overrides)
     report = json.loads((run.folder / "report.json").read_text("utf-8"))
     history = report["data"]["training"]["history"]
     told(
         options,
-        f"classifier, {name}",
+        f"classifier-{name}-{seed}",
         {
             "seed": seed,
             "labelled": options.labelled,
@@ -88,9 +91,13 @@ def classifier(options: argparse.Namespace, name: str, backbone: dict[str, Any],
 
 
 def told(options: argparse.Namespace, step: str, figures: dict[str, Any]) -> None:
-    """Add a result line, and print its main figures."""
+    """Add the step's result line unless it was added before, and print its main figures."""
+    was_told = options.out / f"{step}.told"
+    if was_told.exists():
+        return
     append("ulmfit", {"benchmark": "ulmfit", "step": step, "set": options.set, **figures, **facts()})
     print(step, {name: value["value"] for name, value in figures["metrics"].items()}, figures["timing"], flush=True)
+    was_told.touch()
 
 
 def main() -> None:
@@ -146,13 +153,20 @@ def main() -> None:
             },
         )
         _, data = imdb(Path(scratch), options.test_rows)
+        test = options.out / "test.jsonl"  # beside the runs: one that goes on reads the same file
+        test.write_bytes(Path(data["test"]).read_bytes())
+        backbones = {
+            "reviews": {"name": str(reviews), "drop_mult": 0.5},
+            "wiki": {"name": str(wiki), "drop_mult": 0.5},
+            "scratch": SCRATCH,
+            "scratch_whole": SCRATCH,
+        }
         for seed in options.seeds:
-            for name, backbone in {
-                "reviews": {"name": str(reviews), "drop_mult": 0.5},
-                "wiki": {"name": "awd_lstm", "weights": str(wiki), "drop_mult": 0.5},
-                "scratch": {"name": "awd_lstm", "weights": "none", "drop_mult": 0.5},
-            }.items():
-                classifier(options, name, backbone, data["test"], seed)
+            for name, backbone in backbones.items():
+                overrides = overrides_of(options, backbone, str(test), seed)
+                if name == "scratch_whole":
+                    overrides.append(f"fit.stages={json.dumps(WHOLE)}")
+                classifier(options, name, overrides, seed)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def parts(ours: OurLanguageModel) -> dict[str, Callable[[], object]]:
     def body(read: Callable[[], tuple[torch.Tensor, Any]]) -> None:
         raw, _ = read()
         dropped = model.output_dropout(raw)
-        torch.autograd.backward([dropped, model._penalty(raw, dropped)], [above, torch.ones(())])
+        torch.autograd.backward([dropped, model._penalty(raw.float(), dropped.float())], [above, torch.ones(())])
 
     def forgetting(part: Callable[[], object]) -> Callable[[], object]:
         """Begin without gradients, as a step does: the first one is taken as it is, others would be added to it."""

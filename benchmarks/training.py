@@ -94,11 +94,11 @@ def side_of(name: str, options: argparse.Namespace) -> tuple[str, str]:
     return side, precision or options.precision
 
 
-def ceiling() -> float:
-    """Return the operations a second of products of large matrices in bf16: what the processor can do at best."""
+def ceiling(n_threads: int) -> float:
+    """Return the operations a second of a product of large matrices in bf16, the best of five."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(n_threads)
     size, seconds = 4096, []
     a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
     for _ in range(5):
@@ -143,7 +143,7 @@ def measure(options: argparse.Namespace) -> None:
             print(f"{f'round {number}' if number else 'warm-up'}: texts/s {told}", flush=True)
             if number:
                 case = {name: getattr(options, name) for name in ("data", "model", "length", "precision", "threads")}
-                best = {"bf16_flops_per_s": ceiling()} if "bf16" in facts()["cpu"] else {}
+                best = {"bf16_flops_per_s": ceiling(options.threads)} if "bf16" in facts()["cpu"] else {}
                 append("training", {**case, "sides": found, **best, **facts()})
 
 
@@ -187,7 +187,7 @@ def summarize() -> None:
                     shares[side].append(one["flops"] / one["wall_s"] / line["bf16_flops_per_s"])
         if shares:
             told = ", ".join(f"{side} {statistics.median(values):.0%}" for side, values in shares.items())
-            print(f"  of the products that bf16 could have done: {told}")
+            print(f"  of the operations that a large product in bf16 has a second: {told}")
         for (own, side), found in sorted(ratios(lines).items()):
             print(
                 f"  {side} against {own}: {found['wall_s']:.2f} times as long, {found['cpu_s']:.2f} times the computing, "

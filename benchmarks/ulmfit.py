@@ -158,8 +158,8 @@ def main() -> None:
         backbones = {
             "reviews": {"name": str(reviews), "drop_mult": 0.5},
             "wiki": {"name": str(wiki), "drop_mult": 0.5},
-            "scratch": SCRATCH,
             "scratch_whole": SCRATCH,
+            "scratch": SCRATCH,
         }
         for seed in options.seeds:
             for name, backbone in backbones.items():

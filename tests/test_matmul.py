@@ -119,6 +119,9 @@ def test_products_with_one_weight_are_the_usual_ones(dtype: torch.dtype) -> None
     assert torch.equal(back(added), back(added))
 
 
-def test_only_16_bits_on_a_cpu_are_laid_out_and_only_where_torch_can() -> None:
-    assert not matmul.ProductWith(torch.zeros(4, 4))._laid_out
-    assert matmul.ProductWith(torch.zeros(4, 4, dtype=torch.bfloat16))._laid_out == matmul.lays_out()
+def test_only_16_bits_on_a_cpu_are_laid_out_and_only_where_torch_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow, wide = torch.zeros(4, 4, dtype=torch.bfloat16), torch.zeros(4, 4)
+    for can in (True, False):
+        monkeypatch.setattr(matmul, "lays_out", lambda can=can: can)
+        monkeypatch.setattr(matmul, "lay_out", lambda weight: weight)
+        assert [matmul.ProductWith(weight)._laid_out for weight in (narrow, wide)] == [can, False]

@@ -77,14 +77,33 @@ def test_in_16_bits_loss_and_gradients_are_near_and_the_count_is_that_of_the_log
         assert (found - wanted).norm() < 0.01 * wanted.norm()
 
 
-def test_in_16_bits_a_loss_without_gradients_is_taken_from_32_bits_of_logits() -> None:
+def test_in_16_bits_a_loss_without_gradients_has_odds_in_32() -> None:
+    """The likeliest word has odds of 0.9989: in 16 bits that is 1, and the loss of the other is off by as much."""
+    hidden, table, bias = torch.ones(1, 1), torch.tensor([[6.8125], [0.0]]), torch.zeros(2)
+    expected = nn.functional.cross_entropy(torch.tensor([[6.8125, 0.0]]), torch.tensor([0]))
+    losses = []
+    for learns in (False, True):
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(learns):
+            losses.append(next_word_loss(hidden.requires_grad_(), table, bias, torch.tensor([0]))[0].item())
+    assert losses[0] == pytest.approx(float(expected), rel=1e-5)
+    assert losses[1] == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_where_odds_are_in_32_bits_gradients_take_the_type_of_what_they_are_of(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, and in float16 everywhere."""
+    monkeypatch.setattr(_awd_loss, "_narrow", _awd_loss._wide)
     torch.manual_seed(0)
-    hidden, table, bias = torch.randn(25, 8), torch.randn(37, 8), torch.randn(37)
+    inputs = [torch.randn(shape, requires_grad=True) for shape in ((25, 8), (37, 8), (37,))]
     targets = torch.randint(0, 37, (25,))
-    expected = nn.functional.cross_entropy((hidden.bfloat16() @ table.bfloat16().T + bias.bfloat16()).float(), targets)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        loss, _ = next_word_loss(hidden, table, bias, targets)
-    torch.testing.assert_close(loss, expected, rtol=2e-3, atol=0.0)
+    expected = nn.functional.cross_entropy(inputs[0] @ inputs[1].T + inputs[2], targets)
+    with torch.autocast("cpu", dtype):
+        loss, _ = next_word_loss(*inputs, targets)  # type: ignore[call-arg]
+    torch.testing.assert_close(loss, expected, rtol=0.01, atol=0.0)
+    for found, wanted in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_in_16_bits_a_target_without_odds_has_a_finite_loss() -> None:

@@ -66,6 +66,14 @@ def test_gradients_are_those_of_small_steps_and_only_those_asked_for_are_taken()
         frozen.requires_grad_(True)
 
 
+def test_no_text_has_no_output() -> None:
+    inputs, output, cell, *weights = given(torch.float64)
+    outputs, after = ours(inputs[:, :0], output[:0], cell[:0], *weights)
+    assert (outputs.shape, after.shape) == ((TOKENS, 0, SIZE), (0, SIZE))
+    (outputs.sum() + after.sum()).backward()
+    assert float(sum(weight.grad.abs().sum() for weight in weights)) == 0.0
+
+
 def test_one_token_is_read_too() -> None:
     inputs, *rest = given(torch.float64)
     found, expected = ours(inputs[:1], *rest), of_torch(inputs[:1], *rest)
@@ -98,7 +106,7 @@ def test_in_16_bits_products_are_rounded_and_the_cell_is_not(laid_out: bool, mon
 
 
 def test_over_many_words_a_cell_in_32_bits_counts_on() -> None:
-    """Each word adds a thousandth: a cell of 8 bits' precision would stop at a quarter, where half a step is more."""
+    """Each word adds a thousandth: a cell of 8 bits' precision would stop at a half, where half a step is more."""
     n_words, size = 1000, 2
     bias = torch.tensor([20.0, 20.0, 0.001, 20.0]).repeat_interleave(size).bfloat16()  # gates open, new is 0.001
     nothing = [torch.zeros(4 * size, width, dtype=torch.bfloat16) for width in (1, size)]
@@ -107,7 +115,7 @@ def test_over_many_words_a_cell_in_32_bits_counts_on() -> None:
     torch.testing.assert_close(cell, torch.full((1, size), 1.0), rtol=0.01, atol=0.0)
 
 
-def test_a_layer_that_a_cpu_trains_in_16_bits_uses_it_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_on_a_cpu_in_16_bits_uses_it_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def counted(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -123,12 +131,13 @@ def test_a_layer_that_a_cpu_trains_in_16_bits_uses_it_and_no_other(monkeypatch: 
     wide.sum().backward()
     expected = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
     layer.zero_grad()
+    assert not calls
     with torch.autocast("cpu", torch.bfloat16):
-        layer.eval()(hidden, state)
-        assert not calls
+        answers, _ = layer.eval()(hidden, state)
         narrow, (narrow_last, narrow_cell) = layer.train()(hidden, state)
         narrow.sum().backward()
-    assert len(calls) == 1
+    assert len(calls) == 2
+    assert torch.equal(answers, narrow)  # nothing is dropped: training and evaluation compute alike
     assert (narrow.dtype, narrow_last.dtype, narrow_cell.dtype) == (torch.bfloat16, torch.float32, torch.float32)
     for found, other in ((narrow.float(), wide), (narrow_last, last), (narrow_cell, cell)):
         torch.testing.assert_close(found, other, rtol=0.03, atol=0.03)

@@ -147,7 +147,8 @@ class WordDropout(nn.Module):
 class DroppedLstm(nn.Module):
     """One layer of LSTM whose recurrent weights lose a random share at each call in training.
 
-    The arithmetic is that of `nn.LSTM`, by torch's fused kernels or, where a CPU trains in bfloat16, by a loop of our own. The weights stay plain parameters: what is dropped is
+    The arithmetic is that of `nn.LSTM`, by torch's fused kernels or, where a CPU computes in bfloat16, by a loop of our own
+    whose cells are in float32. The weights stay plain parameters: what is dropped is
     dropped from a copy, so that a state dict holds them whole.
 
     Args:
@@ -188,7 +189,7 @@ class DroppedLstm(nn.Module):
         # Autocast has its own idea of an LSTM's type (float16 on CUDA): the type that is asked for is set here.
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            if self.training and device == "cpu" and dtype == torch.bfloat16:
+            if device == "cpu" and dtype == torch.bfloat16:
                 narrow = (weights[0].to(dtype), weights[1].to(dtype), (weights[2] + weights[3]).to(dtype))
                 read, last_cell = lstm(hidden.transpose(0, 1).to(dtype), state[0].to(dtype), state[1], narrow)
                 return read.transpose(0, 1), (read[-1].float(), last_cell)

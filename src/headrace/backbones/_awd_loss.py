@@ -21,8 +21,8 @@ def next_word_loss(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor)
 
     The gradient is computed along with the loss, chunk by chunk, so that each logit is computed once and none is kept:
     4,608 tokens over 60,000 words would be 1.1 GB, several times over. The arithmetic is that of
-    `cross_entropy(hidden @ table.T + bias, targets)`. Where products are in 16 bits and a gradient is asked for, logits
-    and odds are in 16 bits, too, and the bias is a column of the table; a loss alone is taken from logits in float32.
+    `cross_entropy(hidden @ table.T + bias, targets)`; where products are in 16 bits, of logits that are rounded to them.
+    A CPU takes the gradient in bfloat16 from odds in 16 bits, too; a loss alone has odds in float32 everywhere.
 
     Args:
         hidden: [tokens, width].
@@ -44,7 +44,7 @@ class _NextWordLoss(torch.autograd.Function):
         device = hidden.device.type
         needs = [learns and wanted for wanted in ctx.needs_input_grad[:3]]
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        measure = _narrow if dtype == torch.bfloat16 and any(needs) else _wide
+        measure = _narrow if device == "cpu" and dtype == torch.bfloat16 and any(needs) else _wide
         with torch.autocast(device, enabled=False):
             loss, n_correct, ctx.gradients = measure(hidden.to(dtype), table.to(dtype), bias.to(dtype), targets, needs)
         ctx.n_targets = max(1, len(targets))
@@ -63,7 +63,7 @@ class _NextWordLoss(torch.autograd.Function):
 def _wide(
     hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """Return the sum of the losses, the number of right words and the gradients of the sum, all by float32 logits."""
+    """Return the sum of the losses, the number of right words and the gradients of the sum, all by odds in float32."""
     gradients = [
         torch.zeros_like(tensor, dtype=torch.float32) if wanted else None
         for tensor, wanted in zip((hidden, table, bias), needs, strict=True)
@@ -84,9 +84,12 @@ def _wide(
             # softmax minus one-hot, in the same memory
             odds.div_(total).scatter_add_(1, wanted_ids, torch.full_like(of_target, -1.0))
         if of_hidden is not None:
-            of_hidden[part] = odds @ table
+            of_hidden[part] = odds.to(table.dtype) @ table
         if of_table is not None:
-            of_table.addmm_(odds.t(), hidden[part])
+            if hidden.dtype == odds.dtype:
+                of_table.addmm_(odds.t(), hidden[part])
+            else:
+                of_table += odds.t().to(hidden.dtype) @ hidden[part]
         if of_bias is not None:
             of_bias += odds.sum(dim=0)
     return loss, n_correct, gradients
@@ -95,7 +98,7 @@ def _wide(
 def _narrow(
     hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """Return what `_wide` returns, by logits and odds in bfloat16; sums over parts are in float32.
+    """Return what `_wide` returns, on a CPU and by odds in bfloat16; sums over parts are in float32.
 
     The bias is one more column of the table, and hidden states have a 1 there: it costs no pass of its own, nor does
     its gradient.
@@ -107,10 +110,8 @@ def _narrow(
     of_table: Tensor | None = None
     loss, n_correct = _nothing_yet(hidden)
     buffer = hidden.new_empty(0)
-    limit, n_rows = _LOGITS, len(targets)
-    if hidden.device.type == "cpu":
-        limit, n_rows = _NARROW_LOGITS_CPU, max(1, _SOFTMAX_LOGITS // len(table))
-    for part in _parts(len(targets), len(table), limit):
+    n_rows = max(1, _SOFTMAX_LOGITS // len(table))
+    for part in _parts(len(targets), len(table), _NARROW_LOGITS_CPU):
         wanted_ids = targets[part].unsqueeze(1)
         if len(buffer) < len(wanted_ids):
             buffer = hidden.new_empty(len(wanted_ids), len(table))

@@ -1,4 +1,4 @@
-"""A layer of LSTM on a CPU, word by word, with products in 16 bits, and gates and cells in 32.
+"""A layer of LSTM on a CPU, word by word, with products in 16 bits, and sigmoids, tangents and cells in 32.
 
 torch's own kernel takes each word's gates and the cell in 16 bits, too, lays the recurrent weights out anew for each word,
 and goes back through the words at half the speed of the way there.
@@ -37,9 +37,11 @@ class _Loop(torch.autograd.Function):
         ctx: Any, inputs: Tensor, output: Tensor, cell: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Read the words one after the other; keep the gates, the cells and what they show."""
-        n_tokens, n_texts, width = inputs.shape
+        n_tokens, n_texts = inputs.shape[:2]
         size = cell.shape[1]
-        from_below = torch.addmm(bias, inputs.reshape(-1, width), weight_ih.t()).view(n_tokens, n_texts, -1).unbind()
+        from_below = (
+            torch.addmm(bias, inputs.flatten(0, 1), weight_ih.t()).view(n_tokens, n_texts, 4 * size).unbind()
+        )
         gates = cell.new_empty(n_tokens, n_texts, 4 * size)
         shown = cell.new_empty(n_tokens, n_texts, size)
         cells = torch.cat([cell.unsqueeze(0), torch.empty_like(shown)])
@@ -93,7 +95,7 @@ class _Loop(torch.autograd.Function):
             (flat @ weight_ih).view(inputs.shape) if wants[0] else None,
             back(narrow[0]) if wants[1] else None,
             of_cell if wants[2] else None,
-            flat.t() @ inputs.reshape(len(flat), -1) if wants[3] else None,
+            flat.t() @ inputs.flatten(0, 1) if wants[3] else None,
             flat.t() @ outputs[:-1].flatten(0, 1) if wants[4] else None,
             flat.sum(dim=0) if wants[5] else None,
         )

@@ -389,6 +389,35 @@ def test_attributions_that_do_not_add_up_are_carried_as_such(
     assert shown(page_of(finished)).count("do not add up: their sum is 13.7 % off") == n_explained
 
 
+@pytest.mark.parametrize(("n_tokens", "most"), [(1, 512), (64, 512), (307, 64), (512, 64), (2000, 16), (100_000, 16)])
+def test_the_words_of_a_long_mistake_are_weighed_with_fewer_points(n_tokens: int, most: int) -> None:
+    how = worst._bounded(n_tokens)
+    points = [how.first_steps]
+    while 2 * points[-1] <= how.max_steps:
+        points.append(2 * points[-1])
+    assert points[-1] == most
+    assert points[-1] * n_tokens <= worst.MAX_TOKENS_OF_ONE or points == [16]
+
+
+def test_it_is_told_how_far_the_mistakes_are_explained(
+    finished: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def slow(*given: Any, **options: Any) -> list[Explanation]:
+        now[0] += 6.0
+        return explain(*given, **options)
+
+    monkeypatch.setattr(worst, "explain", slow)
+    monkeypatch.setattr(worst.time, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    fit({**settings, "baseline": True}, out=finished, echo=lines.append)
+    n = min(len(report_of(finished)["errors"]), worst.MAX_EXPLAINED)
+    told = [line for line in lines if line.startswith("explained ")]
+    assert n >= 2
+    assert told == [f"explained {done} of {n} mistakes for the report" for done in range(2, n + 1, 2)]
+
+
 def test_a_run_without_baseline_is_not_compared(bare: Path) -> None:
     report = report_of(bare)
     assert report["baseline"] is None

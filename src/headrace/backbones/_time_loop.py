@@ -39,9 +39,7 @@ class _Loop(torch.autograd.Function):
         """Read the words one after the other; keep the gates, the cells and what they show."""
         n_tokens, n_texts = inputs.shape[:2]
         size = cell.shape[1]
-        from_below = (
-            torch.addmm(bias, inputs.flatten(0, 1), weight_ih.t()).view(n_tokens, n_texts, 4 * size).unbind()
-        )
+        from_below = torch.addmm(bias, inputs.flatten(0, 1), weight_ih.t()).view(n_tokens, n_texts, 4 * size).unbind()
         gates = cell.new_empty(n_tokens, n_texts, 4 * size)
         shown = cell.new_empty(n_tokens, n_texts, size)
         cells = torch.cat([cell.unsqueeze(0), torch.empty_like(shown)])

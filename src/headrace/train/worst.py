@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from headrace.data.examples import ROW
 from headrace.errors import HeadraceError
-from headrace.explain import Explanation, explain
+from headrace.explain import Explanation, Integration, explain
 from headrace.metrics import MULTI_LABEL, decisions
 from headrace.report import MAX_TEXT_CHARACTERS, mistake_confidence, mistakes
 from headrace.train.prepare import Part
 from headrace.train.session import Session
 
 MAX_ERRORS = 20
-# Attributions take some 30 passes a text: a few seconds for these.
+# Attributions take some 30 passes a text: a few seconds for these, of a small encoder.
 MAX_EXPLAINED = 8
+# Tokens that the last attempt at a text's attributions may read: 64 points of 512 tokens. A recurrent model's sum may never
+# come near; without a bound it took a minute a text.
+MAX_TOKENS_OF_ONE = 1 << 15
 
 
 def worst_errors(session: Session, part: Part, scores: np.ndarray, limits: np.ndarray | None) -> list[dict[str, Any]]:
@@ -43,7 +48,8 @@ def worst_errors(session: Session, part: Part, scores: np.ndarray, limits: np.nd
     chosen = part.examples.take(order)
     texts = chosen.texts()
     wrong = [_wrong_label(part.targets[i], scores[i], decided[i], names) for i in order.tolist()]
-    told = _explanations(session, texts[:MAX_EXPLAINED], wrong[:MAX_EXPLAINED])
+    lengths = part.lengths_of(order[:MAX_EXPLAINED]).tolist()
+    told = _explanations(session, texts[:MAX_EXPLAINED], wrong[:MAX_EXPLAINED], lengths)
     rows = []
     for place, (position, row, text) in enumerate(zip(order.tolist(), chosen.column(ROW), texts, strict=True)):
         first, *second = (text,) if isinstance(text, str) else text
@@ -70,23 +76,36 @@ def _wrong_label(target: np.ndarray, scores: np.ndarray, decided: np.ndarray, na
     return names[int(np.where((target != 0) != decided, apart, -1.0).argmax())]
 
 
-def _explanations(session: Session, texts: list[Any], wrong: list[str]) -> list[Explanation]:
+def _explanations(session: Session, texts: list[Any], wrong: list[str], lengths: list[int]) -> list[Explanation]:
     """Return why each text got its wrong label; none where that cannot be had."""
     data = session.recipe.data
-    try:
-        return list(
-            explain(
+    found: list[Explanation] = []
+    told = time.monotonic()
+    for text, label, length in zip(texts, wrong, lengths, strict=True):
+        try:
+            found += explain(
                 session.module.model,
                 session.prepared.subwords,
-                texts,
+                [text],
                 max_length=data.max_length,
                 truncate=data.truncate,
-                target=wrong,
+                target=label,
+                integration=_bounded(length),
             )
-        )
-    except HeadraceError as error:  # captum is not installed, or the backbone has no table of embeddings
-        session.say(f"no attributions in the report: {error.what}")
-        return []
+        except HeadraceError as error:  # captum is not installed, or the backbone has no table of embeddings
+            session.say(f"no attributions in the report: {error.what}")
+            return []
+        if time.monotonic() - told >= 10.0:
+            told = time.monotonic()
+            session.say(f"explained {len(found)} of {len(texts)} mistakes for the report")
+    return found
+
+
+def _bounded(n_tokens: int) -> Integration:
+    """Return how a text of so many tokens is explained: the usual way, with fewer points where it is long."""
+    usual = Integration()
+    n_points = max(usual.first_steps, min(usual.max_steps, MAX_TOKENS_OF_ONE // max(1, n_tokens)))
+    return replace(usual, max_steps=n_points)
 
 
 def _explained(found: Explanation | None) -> dict[str, Any]:

@@ -36,49 +36,51 @@ class _Loop(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, output: Tensor, cell: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Read the words one after the other; keep the gates, the cells and what they show."""
+        """Read the words one after the other; keep the gates, the cells and the outputs."""
         n_tokens, n_texts = inputs.shape[:2]
         size = cell.shape[1]
-        from_below = torch.addmm(bias, inputs.flatten(0, 1), weight_ih.t()).view(n_tokens, n_texts, 4 * size).unbind()
-        gates = cell.new_empty(n_tokens, n_texts, 4 * size)
-        shown = cell.new_empty(n_tokens, n_texts, size)
-        cells = torch.cat([cell.unsqueeze(0), torch.empty_like(shown)])
+        gates = torch.addmm(bias, inputs.flatten(0, 1), weight_ih.t()).view(n_tokens, n_texts, 4 * size)
+        cells = torch.cat([cell.unsqueeze(0), cell.new_empty(n_tokens, n_texts, size)])
         outputs = torch.cat([output.unsqueeze(0), output.new_empty(n_tokens, n_texts, size)])
         recurrent = ProductWith(weight_hh)
-        told, held, seen, opened = outputs.unbind(), cells.unbind(), shown.unbind(), gates.unbind()
+        wide, shown = cell.new_empty(n_texts, 4 * size), torch.empty_like(cell)
+        lets_in, keeps, new, lets_out = wide.chunk(4, dim=1)
+        lets_in_and_keeps = wide[:, : 2 * size]
+        told, held, kept = outputs.unbind(), cells.unbind(), gates.unbind()
         for step in range(n_tokens):
-            opened[step].copy_(recurrent.added(told[step], from_below[step]))
-            lets_in, keeps, new, lets_out = opened[step].chunk(4, dim=1)
-            opened[step][:, : 2 * size].sigmoid_()
+            wide.copy_(recurrent.added(told[step], kept[step]))
+            lets_in_and_keeps.sigmoid_()
             lets_out.sigmoid_()
             _tanh(new, out=new)
+            kept[step].copy_(wide)  # for the backward pass, in place of what came from below: half of float32's memory
             torch.mul(keeps, held[step], out=held[step + 1]).addcmul_(lets_in, new)
-            _tanh(held[step + 1], out=seen[step])
-            torch.mul(lets_out, seen[step], out=told[step + 1])
-        ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, cells, shown, outputs)
+            torch.mul(lets_out, _tanh(held[step + 1], out=shown), out=told[step + 1])
+        ctx.save_for_backward(inputs, weight_ih, weight_hh, gates, cells, outputs)
         return outputs[1:], cells[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_outputs: Tensor, of_after: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all six, None of those that nobody asked for."""
-        inputs, weight_ih, weight_hh, gates, cells, shown, outputs = ctx.saved_tensors
-        of_gates = torch.empty_like(gates, dtype=inputs.dtype)
+        inputs, weight_ih, weight_hh, gates, cells, outputs = ctx.saved_tensors
+        of_gates = torch.empty_like(gates)
         back = ProductWith(weight_hh.t())
         of_cell = of_after.clone()
-        wide = torch.empty_like(gates[0])
-        of_in, of_keeps, of_new, of_out = wide.chunk(4, dim=1)
-        one, other, of_output = torch.empty_like(of_cell), torch.empty_like(of_cell), torch.empty_like(of_cell)
-        above, narrow, held, seen, opened = (tensor.unbind() for tensor in (of_outputs, of_gates, cells, shown, gates))
+        wide, of_wide = (of_cell.new_empty(gates.shape[1:]) for _ in range(2))
+        lets_in, keeps, new, lets_out = wide.chunk(4, dim=1)
+        of_in, of_keeps, of_new, of_out = of_wide.chunk(4, dim=1)
+        one, other, shown, of_output = (torch.empty_like(of_cell) for _ in range(4))
+        above, narrow, held, kept = (tensor.unbind() for tensor in (of_outputs, of_gates, cells, gates))
         for step in reversed(range(len(gates))):
-            lets_in, keeps, new, lets_out = opened[step].chunk(4, dim=1)
             is_last = step + 1 == len(gates)
             of_output.copy_(above[step] if is_last else back.added(narrow[step + 1], above[step]))
+            wide.copy_(kept[step])
+            _tanh(held[step + 1], out=shown)
             # s (1 - s) is the sigmoid's slope, 1 - t^2 that of tanh; what both share is computed once
             torch.mul(of_output, lets_out, out=one)
-            torch.mul(one, seen[step], out=other)
+            torch.mul(one, shown, out=other)
             torch.addcmul(other, other, lets_out, value=-1, out=of_out)
-            of_cell.add_(one).addcmul_(other, seen[step], value=-1)
+            of_cell.add_(one).addcmul_(other, shown, value=-1)
             torch.mul(of_cell, lets_in, out=one)
             torch.mul(one, new, out=other)
             torch.addcmul(one, other, new, value=-1, out=of_new)
@@ -86,7 +88,7 @@ class _Loop(torch.autograd.Function):
             of_cell.mul_(keeps)
             torch.mul(of_cell, held[step], out=one)
             torch.addcmul(one, one, keeps, value=-1, out=of_keeps)
-            narrow[step].copy_(wide)
+            narrow[step].copy_(of_wide)
         wants = ctx.needs_input_grad
         flat = of_gates.flatten(0, 1)
         return (

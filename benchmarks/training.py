@@ -16,10 +16,10 @@ weights. The peak of memory is that of the side's process.
     expert            a loop by hand: batches of like length, no dropout on attention weights, fused AdamW
 
 `--precision bf16` lets every side compute in bf16, `headrace@bf16` one of them; on a processor without bf16 arithmetic
-that is refused. After each round the parent multiplies large matrices in bf16: how much of what the processor can do at
-best does a side reach, by the products that real tokens need? `--model distilbert` and `--model bert` are random weights of these sizes, over MiniLM's words. Each
-round adds a line to benchmarks/results/training.jsonl as it ends; `--summary` prints the median ratios of all rounds
-that are there, each with the processor that they were measured on.
+that is refused. After each round the parent multiplies large matrices in bf16: which share of that speed does a side reach
+by the products that real tokens need? `--model distilbert` and `--model bert` are random weights of these sizes, over
+MiniLM's words. Each round adds a line to benchmarks/results/training.jsonl as it ends; `--summary` prints the median ratios
+of all rounds that are there, each with the processor that they were measured on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Products of matrices on this CPU: which library multiplies float32, and weights that lie as a library wants them.
 
-What is used is found by trying, and only where the arithmetic stays what it is. On some processors (AMD's with AVX-512) torch's default library takes a path of half the speed that oneDNN has. oneDNN is
-reached through a setting that allows bfloat16; on processors with AMX it would then really compute in bfloat16. So the
-product itself is looked at before the setting is used.
+What is used is found by trying, and only where the arithmetic stays what it is. On some processors (AMD's with AVX-512)
+torch's default library takes a path of half the speed that oneDNN has. oneDNN is reached through a setting that allows
+bfloat16; on processors with AMX it would then really compute in bfloat16. So the product itself is looked at before the
+setting is used.
 """
 
 from __future__ import annotations

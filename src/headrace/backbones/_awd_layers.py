@@ -148,8 +148,8 @@ class DroppedLstm(nn.Module):
     """One layer of LSTM whose recurrent weights lose a random share at each call in training.
 
     The arithmetic is that of `nn.LSTM`, by torch's fused kernels or, where a CPU computes in bfloat16, by a loop of our own
-    whose cells are in float32. The weights stay plain parameters: what is dropped is
-    dropped from a copy, so that a state dict holds them whole.
+    whose cells are in float32. The weights stay plain parameters: what is dropped is dropped from a copy, so that a state
+    dict holds them whole.
 
     Args:
         input_size: Width of what comes in.

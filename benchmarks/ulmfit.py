@@ -90,12 +90,24 @@ def classifier(options: argparse.Namespace, name: str, overrides: list[str], see
     )
 
 
+def without_folders(figures: Any) -> Any:
+    """Return the figures with a file's or folder's name in place of each whole path: a line is to name no machine's folders."""
+    if isinstance(figures, dict):
+        return {name: without_folders(value) for name, value in figures.items()}
+    if isinstance(figures, list):
+        return [without_folders(value) for value in figures]
+    if isinstance(figures, str) and Path(figures).is_absolute():
+        path = Path(figures)
+        return f"{path.parent.name}/{path.name}"
+    return figures
+
+
 def told(options: argparse.Namespace, step: str, figures: dict[str, Any]) -> None:
     """Add the step's result line unless it was added before, and print its main figures."""
     was_told = options.out / f"{step}.told"
     if was_told.exists():
         return
-    append("ulmfit", {"benchmark": "ulmfit", "step": step, "set": options.set, **figures, **facts()})
+    append("ulmfit", {"benchmark": "ulmfit", "step": step, "set": options.set, **without_folders(figures), **facts()})
     print(step, {name: value["value"] for name, value in figures["metrics"].items()}, figures["timing"], flush=True)
     was_told.touch()
 

@@ -1,7 +1,7 @@
 """A layer of LSTM on a CPU, word by word, with products in 16 bits, and sigmoids, tangents and cells in 32.
 
-torch's own kernel takes each word's gates and the cell in 16 bits, too, lays the recurrent weights out anew for each word,
-and goes back through the words at half the speed of the way there.
+torch's own kernel carries the cell in 16 bits, too, so that small additions to it are lost, and goes back through the words
+at half the speed of the way there.
 """
 
 from __future__ import annotations

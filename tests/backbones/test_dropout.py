@@ -91,11 +91,11 @@ def test_a_stream_is_the_same_from_its_beginning_and_no_part_of_it_comes_twice(s
         assert abs(float((a[:n] == b[:n]).float().mean()) - 0.5) < 4 * 0.5 / n**0.5 + (n < 10)
 
 
-def test_the_sign_bits_are_those_of_the_mask() -> None:
+def test_what_is_dropped_is_what_is_not_kept() -> None:
     torch.manual_seed(5)
     draws = Draws(0.3)
-    kept, signs = draws.kept(torch.Size((1000,))), draws.again().signs(torch.Size((1000,)))
-    assert torch.equal(signs, torch.where(kept == 1, 0, -(1 << 15)).short())
+    kept, dropped = draws.kept(torch.Size((1000,))), draws.again().dropped(torch.Size((1000,)))
+    assert torch.equal(kept + dropped, torch.ones(1000, dtype=torch.int16))
 
 
 def test_dropout_module_is_the_identity_outside_training_and_at_rate_zero() -> None:

@@ -26,6 +26,7 @@ from headrace.backbones._packed import Group, Packed
 EVEN_ROW = 32
 # Scores that are held at a time: 4 MB of float32. A quarter or a half of it was slower (short probes, not benchmarks).
 PIECE_CELLS = 1 << 20
+_SIGN_BIT = -(1 << 15)
 
 
 def packed_attention(
@@ -201,7 +202,7 @@ class _Inside:
         if kept is not None:
             d_weights *= kept
         elif draws is not None and made is not None:
-            _bits(d_weights).mul_(torch.bitwise_right_shift(_bits(made), 15, out=_bits(spare)).add_(1))
+            _bits(d_weights).mul_(torch.ge(_bits(made), 0, out=_bits(spare)))
             torch.bitwise_and(_bits(made), 0x7FFF, out=_bits(spare))
             weights = spare
         torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
@@ -220,7 +221,7 @@ def _drop_and_mark(weights: Tensor, draws: Draws, *, out: Tensor) -> Tensor:
     # A NaN's sign bit means nothing: where scores were not finite, nor is anything that comes of them. Its row is all NaN.
     if bool(weights[..., 0].isnan().any()):
         return out.fill_(torch.nan)
-    _bits(weights).bitwise_or_(draws.signs(weights.shape))
+    _bits(weights).add_(draws.dropped(weights.shape), alpha=_SIGN_BIT)
     return _without_marked(weights, out=out)
 
 

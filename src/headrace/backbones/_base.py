@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -53,6 +53,10 @@ class Backbone(nn.Module, ABC):
 
     def end_training(self) -> None:
         """Take back what `train_on_cpu` changed in the computation outside training."""
+
+    def weights_stand(self) -> AbstractContextManager[None]:
+        """Inside the block, between two steps of an optimizer, no weight is changed: what is made of one serves again."""
+        return nullcontext()
 
     @contextmanager
     def scoring_on_cpu(self, *, first_alone: bool) -> Iterator[None]:

@@ -7,7 +7,9 @@ moves on together on all cores. Each mask is still a pure function of `torch.man
 for the backward pass; one of float32 values is drawn again, which costs less than to keep it.
 
 Source: Knuth's linear congruential generator modulo 2^64 (The Art of Computer Programming, volume 2, 3.3.4, table 1,
-line 26). Of such a generator the high bits are good; they are folded onto the low ones.
+line 26). Of such a generator the high bits are good; they are folded onto the low ones. Each half of a generator's 64 bits
+is joined by "or, but not both" with the half that follows it, so one half more is drawn than there are answers: of
+independent halves the answers are independent, too.
 """
 
 from __future__ import annotations
@@ -56,9 +58,9 @@ class Draws:
         """Return the next mask, int16 of that shape: 1 where an element is kept, else 0."""
         return self._levels(shape).ge_(self._lowest)
 
-    def signs(self, shape: torch.Size) -> Tensor:
-        """Return the next mask as the sign bits of 16-bit numbers, int16: the sign bit alone where one is dropped, else 0."""
-        return self._levels(shape).lt_(self._lowest).mul_(-_LEVELS // 2)
+    def dropped(self, shape: torch.Size) -> Tensor:
+        """Return the next mask the other way round, int16 of that shape: 1 where an element is dropped, else 0."""
+        return self._levels(shape).lt_(self._lowest)
 
     def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """Return the next mask as factors of a type: 0, or the scale."""
@@ -78,26 +80,22 @@ class Draws:
         return torch.cat(parts).view(torch.int16)[:n].view(shape)
 
     def _next(self, n: int) -> Tensor:
-        """Move the first n generators on, and return 64 bits of each."""
+        """Move the first n generators on, and one more; return 64 bits of each of the n as two int32."""
         n_before = len(self._state)
-        if n > n_before:
+        if n >= n_before:
             factor, added = self._seed
-            begun = (_table()[n_before:n] * factor).add_(added)
-            begun.bitwise_xor_(_high(begun))  # two streams are then no multiples of each other
+            begun = (_table()[n_before : n + 1] * factor).add_(added)
+            # two streams are then no multiples of each other; a shift alone would copy the sign
+            begun.bitwise_xor_(torch.bitwise_right_shift(begun, 32).bitwise_and_(0xFFFFFFFF))
             self._state = torch.cat([self._state, begun]) if n_before else begun
-        state = self._state[:n].mul_(_FACTOR).add_(_ADDED)
-        return _high(state).bitwise_xor_(state)
-
-
-def _high(bits: Tensor) -> Tensor:
-    """Return the upper 32 of 64 bits as the lower ones; a shift alone would copy the sign."""
-    return torch.bitwise_right_shift(bits, 32).bitwise_and_(0xFFFFFFFF)
+        halves = self._state[: n + 1].mul_(_FACTOR).add_(_ADDED).view(torch.int32)
+        return torch.bitwise_xor(halves[: 2 * n], halves[1 : 2 * n + 1])
 
 
 @cache
 def _table() -> Tensor:
     """Return where the generators stand before they are seeded: numbers without a pattern, the same on any machine."""
-    return torch.from_numpy(np.random.SFC64(0).random_raw(_N_LANES).view(np.int64))
+    return torch.from_numpy(np.random.SFC64(0).random_raw(_N_LANES + 1).view(np.int64))
 
 
 def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:

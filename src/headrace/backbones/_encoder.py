@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headrace.backbones import _layers, _lower, _training
+from headrace.backbones import _laid_linear, _layers, _lower, _training
 from headrace.backbones._attention import EVEN_ROW
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
 from headrace.backbones._packed import Packed
@@ -152,6 +152,10 @@ class Transformer(Backbone):
         self.packs, self._narrow = False, ()
         _training.restore(self.model)
 
+    def weights_stand(self) -> AbstractContextManager[None]:
+        """Inside the block each weight of a linear layer is laid out once, if `train_on_cpu` was called."""
+        return _laid_linear.weights_stand()
+
     @contextmanager
     def scoring_on_cpu(self, *, first_alone: bool) -> Iterator[None]:
         """Lay texts end to end inside the block where the family can; see `Backbone`."""
@@ -168,7 +172,7 @@ class Transformer(Backbone):
         finally:
             self.packs, self._narrow, self.first_alone = before
             if not was_exchanged:
-                _training.restore(self.model)
+                _training.restore_attention(self.model)
 
     def _can_pack(self) -> bool:
         """Return whether packed texts give the hidden states of padded ones, tried on a few tokens if need be."""

@@ -1,4 +1,4 @@
-"""What an encoder exchanges while it is trained on a CPU: its dropouts and its attention."""
+"""What an encoder exchanges while it is trained on a CPU: its dropouts, its linear layers and its attention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headrace.backbones import _laid_linear
 from headrace.backbones._attention import EVEN_ROW, packed_attention
 from headrace.backbones._drawn import DrawnDropout, drawn_dropout
 from headrace.backbones._packed import Packed
@@ -75,11 +76,12 @@ def makes_masks() -> bool:
 
 
 def exchange(model: Any) -> None:
-    """Exchange the dropouts of one model (in place, this object alone), and its attention where that can be."""
+    """Exchange dropouts and linear layers of one model (in place, this object alone), and its attention where that can be."""
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, DrawnDropout(child.p).train(child.training))
+    _laid_linear.exchange(model)
     exchange_attention(model)
 
 
@@ -95,7 +97,13 @@ def exchange_attention(model: Any) -> None:
 
 
 def restore(model: Any) -> None:
-    """Give the model its own attention back; `DrawnDropout` does nothing outside training."""
+    """Give the model its own linear layers and attention back; `DrawnDropout` does nothing outside training."""
+    _laid_linear.restore(model)
+    restore_attention(model)
+
+
+def restore_attention(model: Any) -> None:
+    """Give the model its own attention back."""
     if model.config._attn_implementation == ATTENTION:
         model.set_attn_implementation("sdpa")
 

@@ -122,12 +122,13 @@ def _sweep(session: Session, say: Echo) -> tuple[list[float], list[float]]:
         seed_everything(derived_seed(session.recipe.seed, "find_lr", number))
         optimizer.zero_grad()
         total = 0.0
-        for batch in step.batches:
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                losses_of = [module.losses(logits, batch) for logits in module.model.each_logits(batch)]
-                each = torch.stack(losses_of).sum(dim=1) / step.n_texts
-            torch.autograd.backward(each.sum())
-            total += float(each.detach().mean())
+        with module.model.backbone.weights_stand():
+            for batch in step.batches:
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    losses_of = [module.losses(logits, batch) for logits in module.model.each_logits(batch)]
+                    each = torch.stack(losses_of).sum(dim=1) / step.n_texts
+                torch.autograd.backward(each.sum())
+                total += float(each.detach().mean())
         if not math.isfinite(total) or (losses and total > GIVE_UP * min(losses)):
             break
         optimizer.step()

@@ -151,7 +151,8 @@ class SteppedModule(lightning.LightningModule, ABC):
             seed_everything(derived_seed(self.seed, "step", number, self.global_rank))
             optimizer.zero_grad()
             try:
-                return self.learn(self.cut(step))
+                with self.model.backbone.weights_stand():
+                    return self.learn(self.cut(step))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

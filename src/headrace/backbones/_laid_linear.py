@@ -1,0 +1,115 @@
+"""Linear layers that learn on a CPU with a weight that is laid out, and in bfloat16 narrowed, once an optimizer step.
+
+oneDNN lays a weight out anew in every product, forward and back, and autocast as Lightning sets it narrows it anew in
+every micro-batch. Between two steps of an optimizer a weight stands still; who knows that says so with `weights_stand`.
+(A weight does not tell that it was changed: torch's fused optimizers leave its version as it was.) Its gradient is
+float32, as autocast's is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from headrace import matmul
+
+# Of fewer tokens a product takes no longer than laying the weight out does.
+_FEW_TOKENS = 256
+
+
+class _Laid:
+    """A layer's weight for the way ahead, its bias, and when it is asked for the weight for the input's gradient."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        self.dtype, self._weight = dtype, layer.weight.detach()
+        self.ahead = matmul.lay_out(self._weight.to(dtype))
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self._back: Tensor | None = None
+
+    def back(self) -> Tensor:
+        if self._back is None:
+            self._back = matmul.lay_out(self._weight.to(self.dtype).t().contiguous())
+        return self._back
+
+
+_STANDING: ContextVar[dict[int, _Laid] | None] = ContextVar("standing", default=None)
+
+
+@contextmanager
+def weights_stand() -> Iterator[None]:
+    """Inside the block no weight of a linear layer is changed, so that each is laid out once."""
+    token = _STANDING.set({})
+    try:
+        yield
+    finally:
+        _STANDING.reset(token)
+
+
+class LaidLinear(nn.Linear):
+    """`nn.Linear` with the products of a laid-out weight where oneDNN computes on a CPU; elsewhere it is itself.
+
+    That is under bfloat16 autocast, and where float32 is routed; inside `weights_stand` alone. It is made by `exchange`
+    out of a layer, whose parameters it keeps.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the product, [..., outputs]."""
+        standing = _STANDING.get()
+        dtype = None if standing is None else self._product_type(input)
+        if standing is None or dtype is None:
+            return super().forward(input)
+        laid = standing.get(id(self))
+        if laid is None or laid.dtype != dtype:
+            laid = standing[id(self)] = _Laid(self, dtype)
+        product: Tensor = _Product.apply(input.to(dtype), self.weight, self.bias, laid)  # type: ignore[no-untyped-call]
+        return product
+
+    def _product_type(self, input: Tensor) -> torch.dtype | None:
+        """Return the type of oneDNN's products of this input; None where it computes none, or laying out does not pay."""
+        is_here = input.device.type == self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
+        if not is_here or input.numel() < _FEW_TOKENS * self.in_features:
+            return None
+        if torch.is_autocast_enabled("cpu"):
+            narrows = torch.get_autocast_dtype("cpu") == torch.bfloat16 and matmul.lays_out()
+            return torch.bfloat16 if narrows else None
+        is_float32 = input.dtype == torch.float32 and matmul.is_routed() and matmul.lays_out_float32()
+        return torch.float32 if is_float32 else None
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, given: Tensor, weight: Tensor, bias: Tensor | None, laid: _Laid) -> Tensor:
+        context.back = laid.back() if context.needs_input_grad[0] else None
+        context.save_for_backward(given if context.needs_input_grad[1] else None)
+        return matmul.times_laid_out(given, laid.ahead, laid.bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (above,) = gradients
+        (given,) = context.saved_tensors
+        d_given = None if context.back is None else matmul.times_laid_out(above, context.back, None)
+        flat = above.flatten(0, -2)
+        d_weight = None if given is None else (flat.t() @ given.flatten(0, -2)).float()
+        d_bias = flat.sum(dim=0).float() if context.needs_input_grad[2] else None
+        return d_given, d_weight, d_bias, None
+
+
+def exchange(model: nn.Module) -> None:
+    """Turn the linear layers of one model (in place, this object alone) into laid ones."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = LaidLinear
+
+
+def restore(model: nn.Module) -> None:
+    """Make the model's linear layers what they were."""
+    for module in model.modules():
+        if type(module) is LaidLinear:
+            module.__class__ = nn.Linear  # type: ignore[assignment]  # mypy holds it for what it was

@@ -1,0 +1,150 @@
+"""Linear layers with laid-out weights give autocast's products and gradients, and follow their weights."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headrace import matmul
+from headrace.backbones import _laid_linear
+from headrace.backbones._laid_linear import LaidLinear
+
+N_TOKENS = 300
+
+
+@pytest.fixture(autouse=True)
+def needs_such_products() -> None:
+    if not matmul.lays_out():
+        pytest.skip("torch has no laid-out products in bfloat16 on this processor")
+
+
+def layers(*, bias: bool = True) -> tuple[nn.Linear, LaidLinear]:
+    """Return a linear layer, and a laid one with the same weights."""
+    torch.manual_seed(0)
+    plain = nn.Linear(64, 96, bias=bias)
+    laid = nn.Sequential(copy.deepcopy(plain))
+    _laid_linear.exchange(laid)
+    assert type(laid[0]) is LaidLinear
+    return plain, laid[0]
+
+
+def narrow() -> AbstractContextManager[None]:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def learnt(layer: nn.Linear, given: Tensor, above: Tensor, *, wide: bool = False) -> tuple[Tensor, ...]:
+    """Return the product under autocast, or `wide` of routed float32, and the gradients of input, weight and bias."""
+    given = given.clone().requires_grad_()
+    layer.zero_grad()
+    with matmul.routed(matmul.ONEDNN) if wide else narrow(), _laid_linear.weights_stand():
+        output = layer(given)
+        assert output.dtype == (torch.float32 if wide else torch.bfloat16)
+        output.backward(above.to(output.dtype))
+    assert given.grad is not None
+    gradients = [one.grad for one in layer.parameters() if one.grad is not None]
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    return output.detach(), given.grad, *gradients
+
+
+def some(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(1, N_TOKENS, 64, dtype=dtype), torch.randn(1, N_TOKENS, 96).bfloat16()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_and_gradients_are_autocasts(bias: bool, dtype: torch.dtype) -> None:
+    plain, laid = layers(bias=bias)
+    found, expected = learnt(laid, *some(dtype)), learnt(plain, *some(dtype))
+    assert len(found) == len(expected) == 3 + bias
+    assert torch.equal(found[0], expected[0])
+    for ours, torchs in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-2, atol=1e-2 * float(torchs.abs().mean()))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_float32_is_as_exact_where_it_is_routed(bias: bool) -> None:
+    if not matmul.lays_out_float32():
+        pytest.skip("torch has no laid-out products in float32 on this processor")
+    plain, laid = layers(bias=bias)
+    found = learnt(laid, *some(), wide=True)
+    given, above = some()
+    given = given.double().requires_grad_()
+    exact = copy.deepcopy(plain).double()
+    output = exact(given)
+    output.backward(above.double())
+    for ours, true in zip(found, (output.detach(), given.grad, *(p.grad for p in exact.parameters())), strict=True):
+        assert true is not None
+        assert float((ours - true).abs().max() / true.abs().max()) <= matmul.MAX_ERROR
+
+
+def test_a_layout_of_one_type_serves_no_other() -> None:
+    if not matmul.lays_out_float32():
+        pytest.skip("torch has no laid-out products in float32 on this processor")
+    _, laid = layers()
+    given, _ = some()
+    with torch.no_grad(), _laid_linear.weights_stand():
+        with narrow():
+            first = laid(given)
+        with matmul.routed(matmul.ONEDNN):
+            assert laid(given).dtype == torch.float32
+        with narrow():
+            assert torch.equal(laid(given), first)
+
+
+def test_a_weight_is_laid_out_once_where_it_stands_and_anew_where_it_may_have_changed() -> None:
+    plain, laid = layers()
+    given, above = some()
+    steppers = [torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True) for layer in (plain, laid)]
+    for _ in range(3):
+        expected, found = learnt(plain, given, above)[0], learnt(laid, given, above)[0]
+        assert torch.equal(found, expected)
+        for stepper in steppers:
+            stepper.step()
+    with narrow(), _laid_linear.weights_stand():
+        first = laid(given)
+        with torch.no_grad():
+            laid.weight.zero_()
+        assert torch.equal(laid(given), first)
+    with narrow(), _laid_linear.weights_stand():
+        assert torch.equal(laid(given)[0, 0], laid.bias.bfloat16())
+
+
+def test_a_weight_that_is_fixed_gets_no_gradient_and_hands_it_on() -> None:
+    plain, laid = layers()
+    for layer in (plain, laid):
+        layer.requires_grad_(False)
+    found, expected = learnt(laid, *some()), learnt(plain, *some())
+    assert len(found) == 2
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-2, atol=1e-2)
+    assert laid.weight.grad is None
+
+
+def test_nothing_is_laid_out_in_unrouted_float32_or_of_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, laid = layers()
+    given, _ = some()
+    made: list[nn.Linear] = []
+    monkeypatch.setattr(_laid_linear, "_Laid", lambda layer, dtype: made.append(layer))
+    with _laid_linear.weights_stand():
+        with matmul.routed(matmul.DEFAULT):
+            assert torch.equal(laid(given), plain(given))
+        with narrow():
+            assert torch.equal(laid(given[:, :5]), plain(given[:, :5]))
+    with narrow():  # where nobody says that the weight stands
+        assert torch.equal(laid(given), plain(given))
+    assert not made
+
+
+def test_a_restored_model_is_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 3))
+    names = list(model.state_dict())
+    _laid_linear.exchange(model)
+    learnt(model[0], *some())
+    assert list(model.state_dict()) == names
+    _laid_linear.restore(model)
+    assert [type(model[0]), type(model[2])] == [nn.Linear, nn.Linear]
+    assert torch.equal(copy.deepcopy(model)[0].weight, model[0].weight)

@@ -62,42 +62,21 @@ def routed(route: str) -> Iterator[None]:
         settings.fp32_precision = before
 
 
-def is_routed() -> bool:
-    """Tell whether float32 matrices are multiplied by oneDNN here."""
-    return bool(torch.backends.mkldnn.matmul.fp32_precision == "bf16")  # type: ignore[attr-defined]
-
-
 def lay_out(weight: Tensor) -> Tensor:
-    """Return a weight, [outputs, inputs], as oneDNN wants it for its products; for `times_laid_out` alone."""
+    """Return a weight in bfloat16, [outputs, inputs], as oneDNN wants it for its products; for `times_laid_out` alone."""
     found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     return found
 
 
 def times_laid_out(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return given @ weight.T + bias, [..., outputs] of their type, with a weight that `lay_out` gave."""
+    """Return given @ weight.T + bias, [..., outputs] bfloat16, with a weight that `lay_out` gave."""
     found: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
     return found
 
 
 @cache
-def lays_out_float32() -> bool:
-    """Return whether torch has such products of float32 on this machine, and whether they are as exact where it is routed."""
-    draw = torch.Generator().manual_seed(0)
-    weight, given = (torch.randn(*shape, generator=draw) for shape in ((64, 384), (3, 384)))
-    bias = torch.randn(64, generator=draw)
-    exact = torch.nn.functional.linear(given.double(), weight.double(), bias.double())
-    try:
-        with torch.no_grad(), routed(ONEDNN):
-            found = times_laid_out(given, lay_out(weight), bias)
-    except (AttributeError, RuntimeError, NotImplementedError) as error:
-        _log.debug("weights are not laid out: %s", error)
-        return False
-    return float((found - exact).abs().max() / exact.abs().max()) <= MAX_ERROR
-
-
-@cache
 def lays_out() -> bool:
-    """Return whether torch has such products of bfloat16 on this machine, and whether they are the usual ones to the bit.
+    """Return whether torch has such products on this machine, and whether they are the usual ones to the bit.
 
     They are torch.compile's and no promise to others, so they are tried.
     """

@@ -4,8 +4,8 @@
     python benchmarks/accuracy_over_time.py --plot docs/accuracy_over_time.svg
 
 Each run is one of `quality.py`: the same rows and hyper-parameters for each tool (256 tokens, head and tail, 2e-4, two
-epochs), validation for the epoch or the strength, 5,000 test rows that are scored once. Seconds are those of fitting:
-ours without validation and saving, the Trainer's with both, TF-IDF's for four strengths. A run that is there already is
+epochs), validation for the epoch or the strength, 5,000 test rows that are scored once. Seconds are those of fitting
+without validation; the Trainer's hold its saving, too, and TF-IDF's are for four strengths. A run that is there already is
 not made again. Lines go to benchmarks/results/quality.jsonl under the name `over time`.
 """
 

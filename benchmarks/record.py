@@ -31,6 +31,22 @@ def facts() -> dict[str, Any]:
     }
 
 
+def without_folders(figures: Any) -> Any:
+    """Return the figures with a file's or folder's name in place of each whole path: a line is to name no machine's folders.
+
+    A path may stand alone or behind the sign of a setting, as in `backbone=/home/me/runs/lm/bundle`.
+    """
+    if isinstance(figures, dict):
+        return {name: without_folders(value) for name, value in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [without_folders(value) for value in figures]
+    if isinstance(figures, str):
+        key, sign, value = figures.partition("=") if "=/" in figures else ("", "", figures)
+        path = Path(value)
+        return f"{key}{sign}{path.parent.name}/{path.name}" if path.is_absolute() else figures
+    return figures
+
+
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(

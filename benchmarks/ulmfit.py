@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from quality import data_folder, evidence, imdb
-from record import append, facts
+from record import append, facts, without_folders
 from wikitext import read_articles, write_texts
 
 REVIEW_STAGES = [
@@ -88,18 +88,6 @@ def classifier(options: argparse.Namespace, name: str, overrides: list[str], see
             **evidence(report),
         },
     )
-
-
-def without_folders(figures: Any) -> Any:
-    """Return the figures with a file's or folder's name in place of each whole path: a line is to name no machine's folders."""
-    if isinstance(figures, dict):
-        return {name: without_folders(value) for name, value in figures.items()}
-    if isinstance(figures, list):
-        return [without_folders(value) for value in figures]
-    if isinstance(figures, str) and Path(figures).is_absolute():
-        path = Path(figures)
-        return f"{path.parent.name}/{path.name}"
-    return figures
 
 
 def told(options: argparse.Namespace, step: str, figures: dict[str, Any]) -> None:

@@ -14,13 +14,15 @@
                   the one that has not
 
 Each run is one of `quality.py`, whose lines it adds to: the best epoch is chosen on validation, the test rows are scored
-once. A run whose line is there is not made again, so the command goes on where it was stopped. The interval of the mean
+once. A run whose line is there is not made again, so the command goes on where it was stopped; each line's commit is told,
+for an older run is one of older code. The interval of the mean
 difference is Student's over the pairs: it tells what the seed does, and the test rows are the same for all.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -33,8 +35,9 @@ from record import RESULTS, without_folders
 
 SCRIPT = Path(__file__).parent / "quality.py"
 SHORT = ("data.max_length=256", "data.truncate=head_tail", "fit.epochs=2", "fit.learning_rate=2e-4", "head=native")
-#: Of the searches, and the last one of the recipe's own.
+#: What `search` found for gradual unfreezing.
 RATES = {"imdb": "2e-4", "toxic": "2e-4", "mnli": "1e-4"}
+#: What the same search had found for plain training, see docs/results.md.
 PLAIN = {
     "imdb": ("data.truncate=head_tail", "data.max_length=512", "fit.epochs=2", "fit.learning_rate=2e-4"),
     "toxic": ("fit.epochs=3", "fit.learning_rate=2e-4"),
@@ -59,6 +62,7 @@ class Run:
         tool: Its `--tool`.
         rows, test_rows: Its `--rows` and `--test-rows`.
         is_search: Whether the test rows are left out.
+        encoder: What tells the encoder from others of its name.
     """
 
     data: str
@@ -67,18 +71,22 @@ class Run:
     rows: int | None = None
     test_rows: int | None = None
     is_search: bool = False
+    encoder: str = ""
 
     def line(self, seed: int, found: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Return its line for a seed, the newest, or None."""
         wanted = (self.data, self.tool, self.rows, seed, self.is_search, sorted(without_folders(self.settings)))
         for line in reversed(found):
             is_search = bool(line.get("search"))
-            if (line["data"], line["tool"], line["rows"], line["seed"], is_search, sorted(line["set"])) == wanted:
+            is_tested_so = self.is_search or self.test_rows in (None, line["n_test"])
+            own = (line["data"], line["tool"], line["rows"], line["seed"], is_search, sorted(line["set"]))
+            if own == wanted and is_tested_so and self.encoder in line["name"]:
                 return line
         return None
 
     def make(self, seed: int, name: str) -> None:
         """Run it."""
+        name = f"{name} {self.encoder}".strip()
         command = [sys.executable, str(SCRIPT), self.data, "--tool", self.tool, "--seeds", str(seed), "--name", name]
         for option, value in (("--rows", self.rows), ("--test-rows", self.test_rows)):
             command += [option, str(value)] if value is not None else []
@@ -114,8 +122,10 @@ def unfrozen(data: str, *, rows: int | None = None, test_rows: int | None = None
     return Run(data, (*kept, gradual(RATES[data], N_EPOCHS[data])), rows=rows, test_rows=test_rows)
 
 
-def pairs(encoder: str) -> dict[str, Pair]:
-    """Return all comparisons by name."""
+def pairs(encoder: Path) -> dict[str, Pair]:
+    """Return all comparisons by name; an encoder is a bundle's folder, which only `masked_words` opens."""
+    manifest = encoder / "manifest.json"
+    mark = hashlib.sha256(manifest.read_bytes()).hexdigest()[:8] if manifest.is_file() else ""
     three = (13, 14, 15)
     few = Run("imdb", PLAIN["imdb"], rows=5000, test_rows=5000)
     two, five = ({"rows": n, "test_rows": 5000} for n in (2000, 5000))
@@ -129,7 +139,9 @@ def pairs(encoder: str) -> dict[str, Pair]:
         "unfreezing_toxic": Pair(unfrozen("toxic"), Run("toxic", PLAIN["toxic"]), three, "roc_auc_macro"),
         "unfreezing_mnli": Pair(unfrozen("mnli"), Run("mnli", PLAIN["mnli"]), three),
         "masked_words": Pair(
-            Run("imdb", (*PLAIN["imdb"], f"backbone={encoder}"), rows=5000, test_rows=5000), few, three
+            Run("imdb", (*PLAIN["imdb"], f"backbone={encoder.resolve()}"), rows=5000, test_rows=5000, encoder=mark),
+            few,
+            three,
         ),
     }
 
@@ -155,7 +167,9 @@ def compare(name: str, pair: Pair, *, measures: bool) -> None:
             continue
         tried, against = (line["metrics"][pair.figure]["value"] for line in both if line is not None)
         differences.append(tried - against)
-        print(f"seed {seed}: {pair.figure} {tried:.4f} against {against:.4f}: {differences[-1]:+.4f}", flush=True)
+        commits = " and ".join(dict.fromkeys(line["commit"] for line in both if line is not None))
+        told = f"{pair.figure} {tried:.4f} against {against:.4f}: {differences[-1]:+.4f} ({commits})"
+        print(f"seed {seed}: {told}", flush=True)
     if len(differences) > 1:
         mean = statistics.mean(differences)
         half = float(stats.t.ppf(0.975, len(differences) - 1)) * statistics.stdev(differences) / len(differences) ** 0.5
@@ -177,16 +191,16 @@ def search(*, measures: bool) -> None:
 def main() -> None:
     """Measure, or tell what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["search", *pairs("")])
+    parser.add_argument("name", choices=["search", *pairs(Path())])
     parser.add_argument("--encoder", type=Path, help="the language model's bundle that masked_words tries")
     parser.add_argument("--summary", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    if options.name == "masked_words" and options.encoder is None:
+    if options.name == "masked_words" and not (options.encoder and (options.encoder / "manifest.json").is_file()):
         parser.error("--encoder names the bundle of a language model")
     if options.name == "search":
         search(measures=not options.summary)
     else:
-        compare(options.name, pairs(str(options.encoder))[options.name], measures=not options.summary)
+        compare(options.name, pairs(options.encoder or Path())[options.name], measures=not options.summary)
 
 
 if __name__ == "__main__":

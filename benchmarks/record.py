@@ -6,12 +6,15 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+#: Behind the sign of a setting or in a list, too; not the rest of an address.
+_WHOLE_PATH = re.compile(r"(?<![\w/.:])/[^\s,\[\]{}\"'=]+")
 PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "scikit-learn", "numpy")
 
 
@@ -32,18 +35,13 @@ def facts() -> dict[str, Any]:
 
 
 def without_folders(figures: Any) -> Any:
-    """Return the figures with a file's or folder's name in place of each whole path: a line is to name no machine's folders.
-
-    A path may stand alone or behind the sign of a setting, as in `backbone=/home/me/runs/lm/bundle`.
-    """
+    """Return the figures with the last two names in place of each whole path: a line is to name no machine's folders."""
     if isinstance(figures, dict):
         return {name: without_folders(value) for name, value in figures.items()}
     if isinstance(figures, list | tuple):
         return [without_folders(value) for value in figures]
     if isinstance(figures, str):
-        key, sign, value = figures.partition("=") if "=/" in figures else ("", "", figures)
-        path = Path(value)
-        return f"{key}{sign}{path.parent.name}/{path.name}" if path.is_absolute() else figures
+        return _WHOLE_PATH.sub(lambda found: "/".join(found[0].strip("/").split("/")[-2:]), figures)
     return figures
 
 

@@ -95,7 +95,8 @@ def told(options: argparse.Namespace, step: str, figures: dict[str, Any]) -> Non
     was_told = options.out / f"{step}.told"
     if was_told.exists():
         return
-    append("ulmfit", {"benchmark": "ulmfit", "step": step, "set": options.set, **without_folders(figures), **facts()})
+    line = without_folders({"step": step, "set": options.set, **figures})
+    append("ulmfit", {"benchmark": "ulmfit", **line, **facts()})
     print(step, {name: value["value"] for name, value in figures["metrics"].items()}, figures["timing"], flush=True)
     was_told.touch()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -229,6 +230,25 @@ def test_a_full_disk_while_saving_in_an_epoch_warns_and_training_goes_on(
     assert "Training goes on" in caplog.text
     assert re.search(r"at least [\d,]{6,} bytes are needed, and [\d,]+ bytes are free there", caplog.text)
     assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
+    assert weights(tmp_path / "run") == weights(undisturbed)
+
+
+@pytest.mark.parametrize("where", ["headrace.train.worst.explain", "headrace.train.forecast.measure"])
+def test_a_signal_before_or_after_the_training_ends_the_run_too(
+    where: str, tmp_path: Path, train_file: Path, backbone: Path, undisturbed: Path
+) -> None:
+    def interrupting(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = recipe(train_file, backbone)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+        patch.setattr(where, interrupting)
+        if where.endswith("measure"):
+            patch.setattr("headrace.train.foretold.FIT_SHARE", math.inf)  # so short a run gets a forecast, too
+        run(settings, tmp_path / "run")
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert RunFolder(tmp_path / "run").status()["state"] == "interrupted"
+    run(settings, tmp_path / "run")
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 

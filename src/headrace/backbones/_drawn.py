@@ -8,7 +8,7 @@ for the backward pass; one of float32 values is drawn again, which costs less th
 
 Source: Knuth's linear congruential generator modulo 2^64 (The Art of Computer Programming, volume 2, 3.3.4, table 1,
 line 26). Of such a generator the high bits are good; they are folded onto the low ones. Each half of a generator's 64 bits
-is joined by "or, but not both" with the half that follows it, so one half more is drawn than there are answers: of
+is joined by "or, but not both" with the half that follows it, and behind the last stands one generator more: of
 independent halves the answers are independent, too.
 """
 
@@ -80,7 +80,7 @@ class Draws:
         return torch.cat(parts).view(torch.int16)[:n].view(shape)
 
     def _next(self, n: int) -> Tensor:
-        """Move the first n generators on, and one more; return 64 bits of each of the n as two int32."""
+        """Move the first n generators on, and one more; return 64 bits for each of the n, as two int32."""
         n_before = len(self._state)
         if n >= n_before:
             factor, added = self._seed

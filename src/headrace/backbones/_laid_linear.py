@@ -1,7 +1,7 @@
 """Linear layers that learn in bfloat16 on a CPU, with a weight that is narrowed and laid out once an optimizer step.
 
 oneDNN lays a weight out anew in every product, forward and back, and autocast as Lightning sets it narrows it anew in
-every micro-batch. Between two steps of an optimizer a weight stands still; who knows that says so with `weights_stand`.
+every micro-batch. Between two steps of an optimizer a weight stands still; whoever knows this says so with `weights_stand`.
 (A weight does not tell that it was changed: torch's fused optimizers leave its version as it was.) Its gradient is
 float32, as autocast's is. (In float32 MiniLM gained a hundredth by laying out, and BERT's size would have held 0.7 GB more.)
 """
@@ -27,28 +27,28 @@ class _Laid:
     """A layer's weight for the way ahead, its bias, and when it is asked for the weight for the input's gradient."""
 
     def __init__(self, layer: nn.Linear) -> None:
-        self._weight = layer.weight.detach()
-        self.ahead = matmul.lay_out(self._weight.to(torch.bfloat16))
+        self.weight = layer.weight
+        self.ahead = matmul.lay_out(layer.weight.detach().to(torch.bfloat16))
         self.bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
         self._back: Tensor | None = None
 
     def back(self) -> Tensor:
         if self._back is None:
-            self._back = matmul.lay_out(self._weight.to(torch.bfloat16).t().contiguous())
+            self._back = matmul.lay_out(self.weight.detach().to(torch.bfloat16).t().contiguous())
         return self._back
 
 
-_STANDING: ContextVar[dict[int, _Laid] | None] = ContextVar("standing", default=None)
+_LAID: ContextVar[dict[nn.Module, _Laid] | None] = ContextVar("laid", default=None)
 
 
 @contextmanager
 def weights_stand() -> Iterator[None]:
     """Inside the block no weight of a linear layer is changed, so that each is laid out once."""
-    token = _STANDING.set({})
+    token = _LAID.set({})
     try:
         yield
     finally:
-        _STANDING.reset(token)
+        _LAID.reset(token)
 
 
 class LaidLinear(nn.Linear):
@@ -59,12 +59,12 @@ class LaidLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product, [..., outputs]."""
-        standing = _STANDING.get()
-        if standing is None or not self._is_worth_it(input):
+        kept = _LAID.get()
+        if kept is None or not self._is_worth_it(input):
             return super().forward(input)
-        laid = standing.get(id(self))
-        if laid is None:
-            laid = standing[id(self)] = _Laid(self)
+        laid = kept.get(self)
+        if laid is None or laid.weight is not self.weight:  # one that is computed anew in each call, as some norms do
+            laid = kept[self] = _Laid(self)
         product: Tensor = _Product.apply(input.to(torch.bfloat16), self.weight, self.bias, laid)  # type: ignore[no-untyped-call]
         return product
 

@@ -104,7 +104,7 @@ def fit(
     signals = Signals()
     with signals.watched(), folder.lock():
         try:
-            with resolved.locating():
+            with resolved.locating(), signals.heeded():
                 if resolved.values.task == LANGUAGE_MODEL:
                     from headrace.train.language.fit import fit_language_model
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from headrace.errors import HeadraceError, ModelError
+from headrace.errors import HeadraceError, Interrupted, ModelError
 from headrace.recipe.schema import RecipeValues
 from headrace.train.memory import peak_resident_bytes
 from headrace.train.prepare import Prepared
@@ -126,6 +126,8 @@ def forecast(
         return _without(load.n_steps, reason, started)
     try:
         answer = measure(values, prepared, picked, budget_s=budget_s)
+    except Interrupted:
+        raise
     except HeadraceError as error:
         return _without(load.n_steps, error.what, started)
     except OSError as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from headrace.errors import Interrupted
+from headrace.errors import Interrupted, TrainingStopped
 
 
 class Signals:
@@ -23,11 +23,14 @@ class Signals:
         is_second = self.received != 0
         self.received = number
         if not self.is_training or is_second:
-            raise Interrupted(
-                f"interrupted by signal {number}",
-                next="run the same command again: it goes on where it was",
-                exit_code=128 + number,
-            )
+            raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"interrupted by signal {self.received}",
+            next="run the same command again: it goes on where it was",
+            exit_code=128 + self.received,
+        )
 
     @contextmanager
     def watched(self) -> Iterator[Signals]:
@@ -43,6 +46,20 @@ class Signals:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """A signal ends the block even where what it raised was swallowed or became another error on its way up."""
+        try:
+            yield
+        except (Interrupted, TrainingStopped):
+            raise
+        except Exception as error:
+            if self.received:
+                raise self._interrupted() from error
+            raise
+        if self.received:
+            raise self._interrupted()
 
     @contextmanager
     def training(self) -> Iterator[None]:

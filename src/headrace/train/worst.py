@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from headrace.data.examples import ROW
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, Interrupted
 from headrace.explain import Explanation, Integration, explain
 from headrace.metrics import MULTI_LABEL, decisions
 from headrace.report import MAX_TEXT_CHARACTERS, mistake_confidence, mistakes
@@ -92,6 +92,8 @@ def _explanations(session: Session, texts: list[Any], wrong: list[str], lengths:
                 target=label,
                 integration=_bounded(length),
             )
+        except Interrupted:
+            raise
         except HeadraceError as error:  # captum is not installed, or the backbone has no table of embeddings
             session.say(f"no attributions in the report: {error.what}")
             return []

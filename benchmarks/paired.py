@@ -78,7 +78,7 @@ class Run:
         wanted = (self.data, self.tool, self.rows, seed, self.is_search, sorted(without_folders(self.settings)))
         for line in reversed(found):
             is_search = bool(line.get("search"))
-            is_tested_so = self.is_search or self.test_rows in (None, line["n_test"])
+            is_tested_so = self.is_search or self.test_rows in (None, line.get("n_test"))
             own = (line["data"], line["tool"], line["rows"], line["seed"], is_search, sorted(line["set"]))
             if own == wanted and is_tested_so and self.encoder in line["name"]:
                 return line

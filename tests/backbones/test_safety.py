@@ -254,7 +254,9 @@ def test_a_pooler_missing_under_a_kept_head_is_refused_but_fresh_under_a_fresh_o
 
 
 @pytest.mark.parametrize("name", ["./nothing", "/nothing/here", "a/b/c", "../x", "", "a b", "https://x.y/z"])
-def test_what_is_neither_folder_nor_hub_id_is_refused_at_once(name):
+def test_what_is_neither_folder_nor_hub_id_is_refused_at_once(name, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # beside which there is no folder x
     with pytest.raises(ModelError) as caught:
         transformer.resolve(name)
     assert caught.value.what == f"there is no model folder {name!r}, and it is not a hub id"

@@ -12,7 +12,6 @@ not made again. Lines go to benchmarks/results/quality.jsonl under the name `ove
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS
+from record import lines
 
 NAME = "over time"
 SETTINGS = ("data.max_length=256", "data.truncate=head_tail", "fit.epochs=2", "fit.learning_rate=2e-4")
@@ -28,11 +27,9 @@ LABELS = {"headrace": "Headrace", "trainer": "transformers' Trainer", "tfidf": "
 COLOURS = {"headrace": "#0b7285", "trainer": "#c2410c", "tfidf": "#6b7280"}
 
 
-def lines() -> list[dict[str, Any]]:
+def own_lines() -> list[dict[str, Any]]:
     """Return the lines of these runs."""
-    path = RESULTS / "quality.jsonl"
-    found = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-    return [line for line in found if line["name"] == NAME]
+    return [line for line in lines("quality") if line["name"] == NAME]
 
 
 def measure(rows: list[int], tools: list[str], seeds: list[int]) -> None:
@@ -40,7 +37,7 @@ def measure(rows: list[int], tools: list[str], seeds: list[int]) -> None:
     for n_rows in rows:
         for seed in seeds:
             for tool in tools:
-                if any((line["tool"], line["rows"], line["seed"]) == (tool, n_rows, seed) for line in lines()):
+                if any((line["tool"], line["rows"], line["seed"]) == (tool, n_rows, seed) for line in own_lines()):
                     continue
                 command = [sys.executable, str(Path(__file__).parent / "quality.py"), "imdb", "--tool", tool]
                 command += ["--rows", str(n_rows), "--test-rows", "5000", "--seeds", str(seed), "--name", NAME]
@@ -68,7 +65,7 @@ def plot(place: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4))
-    for tool, found in points(lines()).items():
+    for tool, found in points(own_lines()).items():
         seconds, accuracies, rows = zip(*found, strict=True)
         axes.plot(seconds, [100 * value for value in accuracies], "o-", color=COLOURS[tool], label=LABELS[tool])
         for x, y, n_rows in zip(seconds, accuracies, rows, strict=True):

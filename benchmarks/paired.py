@@ -15,8 +15,8 @@
 
 Each run is one of `quality.py`, whose lines it adds to: the best epoch is chosen on validation, the test rows are scored
 once. A run whose line is there is not made again, so the command goes on where it was stopped; each line's commit is told,
-for an older run is one of older code. The interval of the mean
-difference is Student's over the pairs: it tells what the seed does, and the test rows are the same for all.
+for an older run is one of older code. The interval of the mean difference is Student's over the pairs: it tells what the
+seed does, and the test rows are the same for all.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, without_folders
+from record import lines, without_folders
 
 SCRIPT = Path(__file__).parent / "quality.py"
 SHORT = ("data.max_length=256", "data.truncate=head_tail", "fit.epochs=2", "fit.learning_rate=2e-4", "head=native")
-#: What `search` found for gradual unfreezing.
+#: Of gradual unfreezing: plain's, until `search` is through and tells better ones.
 RATES = {"imdb": "2e-4", "toxic": "2e-4", "mnli": "1e-4"}
 #: What the same search had found for plain training, see docs/results.md.
 PLAIN = {
@@ -146,12 +146,6 @@ def pairs(encoder: Path) -> dict[str, Pair]:
     }
 
 
-def lines() -> list[dict[str, Any]]:
-    """Return what was measured so far."""
-    path = RESULTS / "quality.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-
-
 def compare(name: str, pair: Pair, *, measures: bool) -> None:
     """Make the runs that are missing, seed by seed, and tell the differences."""
     from scipy import stats
@@ -159,9 +153,9 @@ def compare(name: str, pair: Pair, *, measures: bool) -> None:
     differences = []
     for seed in pair.seeds:
         for run in (pair.tried, pair.against):
-            if measures and run.line(seed, lines()) is None:
+            if measures and run.line(seed, lines("quality")) is None:
                 run.make(seed, name)
-        both = [run.line(seed, lines()) for run in (pair.tried, pair.against)]
+        both = [run.line(seed, lines("quality")) for run in (pair.tried, pair.against)]
         if both[0] is None or both[1] is None:
             print(f"seed {seed}: not measured yet", flush=True)
             continue
@@ -182,9 +176,9 @@ def search(*, measures: bool) -> None:
     for data, (rows, settings) in SEARCHED.items():
         for rate in ("1e-4", "2e-4", "4e-4"):
             run = Run(data, (*settings, gradual(rate, SEARCH_EPOCHS[data])), rows=rows, is_search=True)
-            if measures and run.line(12, lines()) is None:
+            if measures and run.line(12, lines("quality")) is None:
                 run.make(12, "search of unfreezing")
-            line = run.line(12, lines())
+            line = run.line(12, lines("quality"))
             print(data, rate, "not measured yet" if line is None else line["valid"][-SEARCH_EPOCHS[data] :], flush=True)
 
 

@@ -59,6 +59,12 @@ def append(name: str, record: dict[str, Any]) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def lines(name: str) -> list[dict[str, Any]]:
+    """Return the lines of benchmarks/results/NAME.jsonl; none where it is not there."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
 def _processor() -> str:
     path = Path("/proc/cpuinfo")
     if not path.is_file():

@@ -9,10 +9,10 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from record import lines
+
 COVERAGE_PAGE = """# Coverage: every simulated regime
 
 Made by `python benchmarks/tables.py coverage > docs/coverage.md` from `benchmarks/results/coverage.jsonl`; of a regime
@@ -30,11 +30,6 @@ FIGURES = {
 #: A line's keys that are no settings of its regime.
 NO_SETTINGS = "figure of method draws share required within below above none certified answered commit time cpu cores"
 SHARES = {"below": "too low, %", "above": "too high, %", "certified": "with a threshold, %", "answered": "answers, %"}
-
-
-def lines(name: str) -> list[dict[str, Any]]:
-    path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
 
 
 def row(*cells: object) -> None:
@@ -61,6 +56,8 @@ def setting(record: dict[str, Any]) -> str:
 def quality() -> None:
     groups: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
     for record in lines("quality"):
+        if record.get("search"):  # of validation, and the Trainer's have no such metrics
+            continue
         groups[record["data"], record["rows"], record["n_test"]].append(record)
     for (data, rows, n_test), found in sorted(groups.items(), key=str):
         print(f"\n### {data}, rows {rows or 'all'}, {n_test} test rows\n")

@@ -1,6 +1,6 @@
 """Simulations of what is chosen on validation: the promise of abstention, and what thresholds gain.
 
-A part of `coverage.py`, which runs them.
+A part of `interval_coverage.py`, which runs them.
 """
 
 from __future__ import annotations

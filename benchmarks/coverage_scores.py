@@ -1,6 +1,6 @@
 """Simulations of the ECE, Brier's score, micro F1, the average precision of two, and differences of log loss and F1.
 
-A part of `coverage.py`, which runs them. Rows are right where a normal margin is above 0, and scored by the sigmoid of
+A part of `interval_coverage.py`, which runs them. Rows are right where a normal margin is above 0, and scored by the sigmoid of
 the margin: with the slope `slope_of` gives, a score is exactly the probability that the answer is right (but for an
 accuracy of 0.5, where the scores know nothing).
 """

@@ -1,4 +1,4 @@
-"""What every simulation of `coverage.py` stands on: regimes, tallies, and the resamples that Headrace itself takes."""
+"""What every simulation of `interval_coverage.py` stands on: regimes, tallies, and the resamples that Headrace itself takes."""
 
 from __future__ import annotations
 

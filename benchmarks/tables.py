@@ -16,7 +16,7 @@ from record import lines
 COVERAGE_PAGE = """# Coverage: every simulated regime
 
 Made by `python benchmarks/tables.py coverage > docs/coverage.md` from `benchmarks/results/coverage.jsonl`; of a regime
-that was run several times the newest run counts. How the data sets are drawn is said in `benchmarks/coverage.py`,
+that was run several times the newest run counts. How the data sets are drawn is said in `benchmarks/interval_coverage.py`,
 `coverage_scores.py` and `coverage_decisions.py`; [results](results.md#intervals-and-tests) sums it up. "Asked" says
 whether bounds are asked of the regime (1,000 rows and 100 rows of the rarer kind or more; of a promise always) and
 whether they are kept. Methods with "(before)" are those that were given up.

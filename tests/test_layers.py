@@ -12,7 +12,7 @@ PACKAGE = Path(headrace.__file__).parent
 
 #: From the ground up. Modules of one folder are one layer; what has no place here fails the test.
 ORDER = [
-    *("errors", "files", "pages", "plugins", "tables", "data", "text", "matmul", "backbones", "tasks"),
+    *("errors", "files", "pages", "plugins", "tables", "data", "text", "matmul", "compiled", "backbones", "tasks"),
     *("head", "classifier", "model"),
     *("metrics", "intervals", "evaluation", "evaluate", "decide", "slices", "compare", "predict"),
     *("baseline", "mislabelled", "doctor", "explain"),

@@ -249,7 +249,7 @@ def simulation():
     folder = Path(__file__).parents[1] / "benchmarks"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        spec = importlib.util.spec_from_file_location("simulated_coverage", folder / "coverage.py")
+        spec = importlib.util.spec_from_file_location("simulated_coverage", folder / "interval_coverage.py")
         module = importlib.util.module_from_spec(spec)
         patch.setitem(sys.modules, "simulated_coverage", module)
         spec.loader.exec_module(module)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from headrace import compiled
 from headrace.backbones import _attention, _layers, transformer
 from headrace.backbones._attention import packed_attention
 from headrace.backbones._drawn import DrawnDropout, drawn_dropout
@@ -21,6 +22,15 @@ from tiny_models import PAD_IDS, make_batch
 
 PACKED = tuple(family for family in FAMILIES if family != "deberta-v2")  # its attention cannot be exchanged
 LENGTHS = [9, 30, 12, 12, 29, 5, 1]
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With compiled loops, and with torch's passes where there are none."""
+    if request.param == "torch":
+        monkeypatch.setattr(compiled, "are_there", lambda: False)
+    elif not compiled.are_there():
+        pytest.skip("no compiled loops here: no numba, or torch has no OpenMP")
 
 
 def backbone(tmp_path: Path, family: str) -> transformer.Transformer:

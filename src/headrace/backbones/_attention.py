@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from headrace import compiled
 from headrace.backbones._drawn import Draws
 from headrace.backbones._packed import Group, Packed
 
@@ -69,6 +70,7 @@ class _PackedAttention(torch.autograd.Function):
     ) -> Tensor:
         output, room = torch.empty(query.shape, dtype=query.dtype), _room(packed, query, n_parts=2)
         is_learning = any(context.needs_input_grad[:3])
+        kind = _Compiled if is_learning and _Compiled.is_for(query) else _Inside
         keeps = is_learning and query.dtype.itemsize == 2
         heads: list[Tensor] = []
         made: list[Tensor] = []
@@ -77,18 +79,12 @@ class _PackedAttention(torch.autograd.Function):
             here = slice(group.start, group.stop)
             by_head = [_by_head(rows[here], group) for rows in (scaled, key, value)]
             heads += by_head if is_learning else []
-            inside = _Inside(group, by_head, query.shape[1], window)
+            inside = kind(group, by_head, query.shape[1], window)
             mixed = torch.empty_like(inside.query)
             for piece in inside.pieces():
-                weights = inside.weights(piece, room, anew=keeps)
+                weights, whole = inside.weigh(piece, draws, room, keeps=keeps)
                 if keeps:
-                    made.append(weights)
-                if draws is not None:
-                    free = _view(room[0], weights.shape)
-                    if keeps:
-                        weights = _drop_and_mark(weights, draws, out=free)
-                    else:
-                        weights = torch.mul(weights, draws.kept(weights.shape).to(weights.dtype), out=free)
+                    made.append(whole)
                 torch.bmm(weights, inside.value[piece], out=mixed[piece])
             if draws is not None:
                 mixed *= draws.scale
@@ -97,7 +93,7 @@ class _PackedAttention(torch.autograd.Function):
         context.save_for_backward(*heads, *made)
         context.n_heads_saved, context.draws = len(heads), None if draws is None else draws.again()
         context.packed, context.scale, context.window = packed, scale, window
-        context.shape = query.shape
+        context.shape, context.kind = query.shape, kind
         return output
 
     @staticmethod
@@ -111,7 +107,7 @@ class _PackedAttention(torch.autograd.Function):
         # the gradients of the weights are those of the kept ones times the scale: the scale is given to the output's
         above = gradients[0] if draws is None else gradients[0] * draws.scale
         for group in packed.groups:
-            inside = _Inside(group, list(itertools.islice(heads, 3)), n_heads, context.window)
+            inside = context.kind(group, list(itertools.islice(heads, 3)), n_heads, context.window)
             d_output = _by_head(above[group.start : group.stop], group, pads=True)
             d_heads = [torch.empty_like(inside.query) for _ in range(3)]
             for piece in inside.pieces():
@@ -148,23 +144,22 @@ class _Inside:
             yield slice(start, start + size)
             start += size
 
-    def weights(self, piece: slice, room: Tensor, *, anew: bool = False) -> Tensor:
-        """Return the attention weights before dropout, [heads of the piece, width, width].
+    def weigh(self, piece: slice, draws: Draws | None, room: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
+        """Return the weights that a piece's values are multiplied by, not scaled, and the weights before dropout.
 
         Args:
             piece: Which heads.
-            room: From `_room`; the scores are left in its first part, the weights in its second.
-            anew: The weights are to last, in memory of their own.
+            draws: Of the dropout.
+            room: From `_room`, of two parts; both answers may lie in it.
+            keeps: The weights before dropout are to last, in memory of their own; a dropped one has the sign bit.
         """
-        query, key = self.query[piece], self.key[piece].transpose(1, 2)
-        shape = torch.Size((len(query), query.shape[1], query.shape[1]))
-        scores = torch.bmm(query, key, out=_view(room[0], shape))
-        # Not -inf: a place beyond its text's end that sees no token at all must stay finite for the gradient.
-        if self._ended is not None:
-            scores += self._ended[piece]
-        if self._far is not None:
-            scores.masked_fill_(self._far, self._lowest)
-        return torch.softmax(scores, dim=-1, out=torch.empty_like(scores) if anew else _view(room[1], shape))
+        weights = self._softmax(piece, room, anew=keeps)
+        if draws is None:
+            return weights, weights
+        free = _view(room[0], weights.shape)
+        if keeps:
+            return _drop_and_mark(weights, draws, out=free), weights
+        return torch.mul(weights, draws.kept(weights.shape).to(weights.dtype), out=free), weights
 
     def put_gradients(
         self,
@@ -179,21 +174,20 @@ class _Inside:
 
         Args:
             piece: Which heads.
-            made: The weights as `_drop_and_mark` left them; None where they were not kept.
+            made: The weights before dropout as `weigh` left them; None where they were not kept.
             draws: Of the dropout, in the order of the pieces.
             d_output: Of the piece, times the scale of the dropout.
             found: What is filled.
             room: From `_room`, of three parts.
         """
         d_query, d_key, d_value = (by_head[piece] for by_head in found)
-        shape = torch.Size((len(d_output), d_output.shape[1], d_output.shape[1]))
-        d_weights, spare, d_scores = (_view(part, shape) for part in room)
-        weights = self.weights(piece, room) if made is None else made
+        d_weights, spare, d_scores = (_view(part, self._shape(piece)) for part in room)
+        weights = self._softmax(piece, room) if made is None else made
         kept: Tensor | None = None
         if draws is None:
             dropped = weights
         elif made is None:
-            kept = draws.kept(shape).to(weights.dtype)
+            kept = draws.kept(weights.shape).to(weights.dtype)
             dropped = torch.mul(weights, kept, out=d_weights)
         else:
             dropped = _without_marked(made, out=d_weights)
@@ -208,6 +202,85 @@ class _Inside:
         torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
         torch.bmm(d_scores, self.key[piece], out=d_query)
         torch.bmm(d_scores.transpose(1, 2), self.query[piece], out=d_key)
+
+    def _softmax(self, piece: slice, room: Tensor, *, anew: bool = False) -> Tensor:
+        """Return the weights before dropout; the scores are left in the first part of the room, the weights in its second.
+
+        Args:
+            piece: Which heads.
+            room: From `_room`.
+            anew: The weights are to last, in memory of their own.
+        """
+        scores = _view(room[0], self._shape(piece))
+        torch.bmm(self.query[piece], self.key[piece].transpose(1, 2), out=scores)
+        # Not -inf: a place beyond its text's end that sees no token at all must stay finite for the gradient.
+        if self._ended is not None:
+            scores += self._ended[piece]
+        if self._far is not None:
+            scores.masked_fill_(self._far, self._lowest)
+        return torch.softmax(scores, dim=-1, out=torch.empty_like(scores) if anew else _view(room[1], scores.shape))
+
+    def _shape(self, piece: slice) -> torch.Size:
+        width = self.query.shape[1]
+        return torch.Size((piece.stop - piece.start, width, width))
+
+
+class _Compiled(_Inside):
+    """The same with compiled loops: what stands between two products is one pass over the scores."""
+
+    def __init__(self, group: Group, by_head: list[Tensor], n_heads: int, window: int | None) -> None:
+        self.query, self.key, self.value = by_head
+        self._n_heads = n_heads
+        self._window = window
+        self._lengths = None if group.ended is None else (~group.ended).sum(dim=(1, 2, 3))
+
+    @staticmethod
+    def is_for(query: Tensor) -> bool:
+        """Return whether there are loops for such numbers."""
+        return query.dtype in (torch.bfloat16, torch.float32) and compiled.are_there()
+
+    def weigh(self, piece: slice, draws: Draws | None, room: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
+        """Return the weights that a piece's values are multiplied by, and what is kept of them, as `_Inside` does."""
+        shape = self._shape(piece)
+        weights = torch.empty(shape, dtype=self.query.dtype) if keeps else _view(room[0], shape)
+        torch.bmm(self.query[piece], self.key[piece].transpose(1, 2), out=weights)
+        levels, seen = _levels(draws, shape), self._seen(piece)
+        if not keeps:
+            compiled.softmax_in_place_(weights, levels, seen)
+            return weights, weights
+        dropped = _view(room[1], shape)
+        compiled.softmax_(weights, levels, seen, made=weights, out=dropped)
+        return dropped, weights
+
+    def put_gradients(
+        self,
+        piece: slice,
+        made: Tensor | None,
+        draws: Draws | None,
+        d_output: Tensor,
+        found: list[Tensor],
+        room: Tensor,
+    ) -> None:
+        """Put the gradients of a piece's queries, keys and values into `found`, as `_Inside` does."""
+        d_query, d_key, d_value = (by_head[piece] for by_head in found)
+        d_scores, dropped, _ = (_view(part, self._shape(piece)) for part in room)
+        torch.bmm(d_output, self.value[piece].transpose(1, 2), out=d_scores)
+        if made is None:
+            torch.bmm(self.query[piece], self.key[piece].transpose(1, 2), out=dropped)
+            compiled.softmax_in_place_(dropped, _levels(draws, dropped.shape), self._seen(piece), above=d_scores)
+        else:
+            compiled.gradients_(d_scores, made, dropped=dropped)
+        torch.bmm(dropped.transpose(1, 2), d_output, out=d_value)
+        torch.bmm(d_scores, self.key[piece], out=d_query)
+        torch.bmm(d_scores.transpose(1, 2), self.query[piece], out=d_key)
+
+    def _seen(self, piece: slice) -> compiled.Seen:
+        width = self.query.shape[1]
+        return compiled.Seen(self._lengths, self._n_heads * width, piece.start * width, self._window)
+
+
+def _levels(draws: Draws | None, shape: torch.Size) -> compiled.Levels:
+    return compiled.ALL_KEPT if draws is None else draws.levels(shape)
 
 
 def _drop_and_mark(weights: Tensor, draws: Draws, *, out: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from headrace import compiled
+
 _LEVELS = 1 << 16  # a mask's rate is a multiple of 1/65,536; the scale is that of the rate that is used
 # Generators side by side: a piece of attention takes 2^20 levels, four of each.
 _N_LANES = 1 << 18
@@ -49,6 +51,7 @@ class Draws:
         self.scale = _LEVELS / (_LEVELS - dropped)
         self._lowest = dropped - _LEVELS // 2  # levels are uniform in [-32768, 32767]
         self._state = torch.empty(0, dtype=torch.int64)
+        self._place = self._n_streams = 0
 
     def again(self) -> Draws:
         """Return the stream from its beginning: asked for the same shapes in the same order it gives the same masks."""
@@ -69,6 +72,18 @@ class Draws:
             return kept.to(dtype).mul_(self.scale)
         # the bits times 0 or 1: a 16-bit float would go through float32
         return kept.mul_(int(torch.tensor(self.scale, dtype=dtype).view(torch.int16))).view(dtype)
+
+    def levels(self, shape: torch.Size) -> compiled.Levels:
+        """Return where the compiled loops find the next mask in a stream of their own; it is not the one of `kept`."""
+        n = shape.numel()
+        if self._place + n > 1 << 32:  # a stream of theirs has no more places
+            self._n_streams, self._place = self._n_streams + 1, 0
+        first, second = ((word ^ (word >> 32)) & 0xFFFFFFFF for word in self._seed)
+        found = compiled.Levels(
+            first, second ^ self._n_streams, self._place, (self._lowest + _LEVELS // 2) << 16, self.scale
+        )
+        self._place += n
+        return found
 
     def _levels(self, shape: torch.Size) -> Tensor:
         """Return uniform whole numbers in [-32768, 32767], int16 of that shape."""
@@ -128,14 +143,20 @@ def drawn_dropout(values: Tensor, rate: float) -> Tensor:
 class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor, draws: Draws) -> Tensor:
+        context.loops = values.dtype in (torch.bfloat16, torch.float32) and compiled.are_there()
+        context.draws = draws.again()  # without the state of what was drawn
+        if context.loops:
+            return compiled.dropped(values.contiguous(), draws.levels(values.shape))
         mask = draws.mask(values.shape, values.dtype)
         context.save_for_backward(*([mask] if values.dtype.itemsize == 2 else []))
-        context.draws = draws.again()  # without the state of what was drawn
         return values * mask
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (above,) = gradients
-        (mask,) = context.saved_tensors or (context.draws.again().mask(above.shape, above.dtype),)
+        (above,), saved = gradients, context.saved_tensors
+        draws = context.draws.again()
+        if context.loops:
+            return compiled.dropped(above.contiguous(), draws.levels(above.shape)), None
+        (mask,) = saved or (draws.mask(above.shape, above.dtype),)
         return above * mask, None

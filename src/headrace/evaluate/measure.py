@@ -47,7 +47,7 @@ from headrace.metrics import (
 
 #: An ROC AUC above the first, from fewer rows of the rarer kind than the second, is told to have a narrow interval:
 #: a label's few worst rows decide it, and most samples have none (coverage in docs/results.md, made by
-#: benchmarks/coverage.py).
+#: benchmarks/interval_coverage.py).
 NEAR_ONE = 0.95
 ENOUGH_NEAR_ONE = 100
 _RANKED = ("roc_auc", "average_precision", "roc_auc_macro", "average_precision_macro")

@@ -1,7 +1,7 @@
 """95 % intervals: each kind of number with the method that covers the truth 95 times of 100 in our simulations.
 
 Shares of rows get Wilson's; means over rows, ROC AUCs and average precisions an interval from their rows' influence
-values, with the skew taken out; F1 and everything else the bootstrap over rows. `benchmarks/coverage.py` simulates each kind.
+values, with the skew taken out; F1 and everything else the bootstrap over rows. `benchmarks/interval_coverage.py` simulates each kind.
 """
 
 from headrace.intervals.influence import (

@@ -42,7 +42,7 @@ def hall(
 
     A symmetric interval of a skewed mean (the loss of a model with few, large errors) lies too low, and so do the
     percentiles of its bootstrap: at n = 200 and an accuracy of 0.98 they cover the true log loss 86 times of 100, this
-    interval 95 times (benchmarks/coverage.py).
+    interval 95 times (benchmarks/interval_coverage.py).
 
     Args:
         value: The estimate.

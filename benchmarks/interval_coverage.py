@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth, and how often the paired tests see a difference where there is none.
 
-    python benchmarks/coverage.py [--draws 4000] [--only PART PART …]     (an hour and a half on one slow core)
+    python benchmarks/interval_coverage.py [--draws 4000] [--only PART PART …]     (an hour and a half on one slow core)
 
 Every regime draws data sets from a distribution whose true value is known, and calls what Headrace calls. Bounds are
 asked of regimes with 1,000 rows and 100 rows of the rarer kind or more: coverage 93 to 97 %, false differences 3.5 to

@@ -1,0 +1,185 @@
+"""Loops over tensors that are compiled for this processor: what torch does in many passes over memory is done in one.
+
+numba compiles them, some seconds long when they are first wanted, and keeps them on disk. They are for tensors on the CPU
+that lie in one piece, of bfloat16 or float32. Where numba is not there, or torch's threads cannot be asked, or the numbers
+are not torch's within rounding, `are_there` says no and there are none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import struct
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from headrace.compiled import _threads
+
+_log = logging.getLogger(__name__)
+
+# Of a matrix so many numbers at a time are one thread's: some microseconds of work, and within its own cache.
+_CHUNK = 1 << 13
+
+
+class Levels(NamedTuple):
+    """A part of a stream of random levels, for a tensor of numbers that are dropped or kept.
+
+    Attributes:
+        first, second: The stream's seeds, of 32 bits each.
+        start: The place of the tensor's first number, with room behind it for all.
+        lowest: The lowest of 2^32 levels whose number is kept.
+        scale: Of the numbers that are kept.
+    """
+
+    first: int
+    second: int
+    start: int
+    lowest: int
+    scale: float
+
+
+ALL_KEPT = Levels(0, 0, 0, 0, 1.0)
+
+
+class Seen(NamedTuple):
+    """Which scores of a piece of an attention are looked at.
+
+    Attributes:
+        lengths: [texts] int64, the tokens of each text of a group; None where all have as many as a row is wide.
+        rows_a_text: Rows of scores that a text has, of all heads.
+        first_row: Where the piece begins in its group.
+        window: A token sees those that are less than so many away; None for all of its text.
+    """
+
+    lengths: Tensor | None
+    rows_a_text: int
+    first_row: int
+    window: int | None
+
+
+def softmax_(scores: Tensor, levels: Levels, seen: Seen, *, made: Tensor, out: Tensor) -> None:
+    """Fill `made` with the softmax of bfloat16 scores, a dropped weight with its sign bit set, and `out` with those kept.
+
+    Args:
+        scores: [..., width, width].
+        levels: Of the dropout; the weights are not scaled.
+        seen: Which scores; other weights are 0.
+        made, out: Like the scores.
+    """
+    _check(torch.bfloat16, scores, made, out)
+    _run(
+        "softmax16", *_rows(scores), scores.data_ptr(), made.data_ptr(), out.data_ptr(), *_seen(seen), *_levels(levels)
+    )
+
+
+def gradients_(above: Tensor, made: Tensor, *, dropped: Tensor) -> None:
+    """Turn the gradients of dropped weights, bfloat16, into those of the scores; `dropped` gets the dropped weights again.
+
+    Args:
+        above: [..., width, width], from the products of the dropped weights; the scores' gradients take their place.
+        made: As `softmax_` left it.
+        dropped: Like it.
+    """
+    _check(torch.bfloat16, above, made, dropped)
+    _run("gradients16", *_rows(above), above.data_ptr(), made.data_ptr(), dropped.data_ptr())
+
+
+def softmax_in_place_(scores: Tensor, levels: Levels, seen: Seen, *, above: Tensor | None = None) -> None:
+    """Turn float32 scores into their softmax, less what is dropped; and gradients of that into gradients of the scores.
+
+    Args:
+        scores: [..., width, width].
+        levels: Of the dropout; the weights are not scaled.
+        seen: Which scores; other weights are 0.
+        above: Like the scores, the gradients of the dropped weights, in whose place the scores' are left.
+    """
+    _check(torch.float32, scores, *([] if above is None else [above]))
+    places = scores.data_ptr(), 0 if above is None else above.data_ptr(), 0
+    _run("softmax32", *_rows(scores), *places, *_seen(seen), *_levels(levels))
+
+
+def dropped(values: Tensor, levels: Levels) -> Tensor:
+    """Return values of bfloat16 or float32 less those that are dropped, the others scaled."""
+    _check(values.dtype, values)
+    out = torch.empty_like(values)
+    places = values.data_ptr(), out.data_ptr(), _bits(levels.scale), 0, 0, 0, 0
+    _run("dropout", values.numel(), _CHUNK, values.element_size(), *places, *_levels(levels))
+    return out
+
+
+@cache
+def are_there() -> bool:
+    """Return whether there are such loops here; the first time compiles them, or reads them from numba's cache."""
+    if _threads.team() is None:
+        return False
+    try:
+        importlib.import_module("headrace.compiled._loops")
+    except Exception as error:  # noqa: BLE001  # a compiler can fail in any way, and nothing hangs on it but time
+        _log.debug("no compiled loops: %s: %s", type(error).__name__, error)
+        return False
+    is_same = _are_the_same()
+    if not is_same:
+        _log.debug("no compiled loops: their numbers are not torch's")
+    return is_same
+
+
+def _are_the_same() -> bool:
+    """Try each loop on a few numbers."""
+    draw = torch.Generator().manual_seed(0)
+    scores, above = (torch.randn(2, 40, 40, generator=draw) for _ in range(2))
+    seen = Seen(None, 40, 0, None)
+    weights = torch.softmax(scores, dim=-1)
+    gradients = weights * (above - (above * weights).sum(dim=-1, keepdim=True))
+    found, back = scores.clone(), above.clone()
+    softmax_in_place_(found, ALL_KEPT, seen, above=back)
+    pairs = [(found, weights, 1e-6), (back, gradients, 1e-6), (dropped(above, ALL_KEPT), above, 0.0)]
+    narrow, given = scores.bfloat16(), above.bfloat16()
+    made, out, again = (torch.empty_like(narrow) for _ in range(3))
+    softmax_(narrow, ALL_KEPT, seen, made=made, out=out)
+    found, back = narrow.float(), given.clone()
+    gradients_(back, made, dropped=again)
+    pairs += [(made, torch.softmax(found, dim=-1), 4e-3), (out, made, 0.0), (again, made, 0.0), (back, gradients, 2e-2)]
+    pairs += [(dropped(given, ALL_KEPT), given, 0.0)]
+    return all(float((a.float() - b.float()).abs().max()) <= apart for a, b, apart in pairs)
+
+
+def _check(dtype: torch.dtype, *tensors: Tensor) -> None:
+    """What is written through an address must be what it is held for."""
+    n = tensors[0].numel()
+    for one in tensors:
+        if one.dtype != dtype or not one.is_contiguous() or one.device.type != "cpu" or one.numel() != n:
+            raise TypeError(
+                f"a loop for {dtype} tensors of {n} numbers in one piece got {one.dtype}, {list(one.shape)}"
+            )
+
+
+def _rows(scores: Tensor) -> tuple[int, int, int]:
+    width = scores.shape[-1]
+    return scores.numel() // width, max(1, _CHUNK // width), width
+
+
+def _seen(seen: Seen) -> tuple[int, int, int, int]:
+    lengths = 0 if seen.lengths is None else seen.lengths.data_ptr()
+    return lengths, seen.rows_a_text, seen.first_row, seen.window or 0
+
+
+def _levels(levels: Levels) -> tuple[int, int, int, int]:
+    return levels.first, levels.second, levels.start, levels.lowest
+
+
+def _bits(value: float) -> int:
+    (bits,) = struct.unpack("I", struct.pack("f", value))
+    return int(bits)
+
+
+def _run(name: str, *args: int) -> None:
+    _threads.run(_address(name), *args)
+
+
+@cache
+def _address(name: str) -> int:
+    found: int = getattr(importlib.import_module("headrace.compiled._loops"), name).address
+    return found

@@ -1,0 +1,50 @@
+"""Runs a loop on the threads that torch computes with.
+
+A pool of one's own would stand beside torch's, whose threads go on looking for work for a while after each piece of it:
+two pools on the same cores take turns in waiting. So the team is asked of the very library of OpenMP that torch uses.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_log = logging.getLogger(__name__)
+
+# What of torch's own libraries names those that it stands on, OpenMP's among them.
+_NAMES_ALL = "libtorch_global_deps.so"
+
+
+@cache
+def team() -> Callable[..., None] | None:
+    """Return what starts a team of torch's threads, (function, its argument, threads, flags); None where torch has no such."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / _NAMES_ALL))
+        found: Any = library.GOMP_parallel
+    except (OSError, AttributeError) as error:
+        _log.debug("no team of torch's threads: %s", error)
+        return None
+    found.argtypes, found.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    started: Callable[..., None] = found
+    return started
+
+
+def run(loop: int, *args: int) -> None:
+    """Run a loop of `_loops`, given by its address, until it is through.
+
+    Args:
+        loop: Its address.
+        args: Its arguments from the second on; the first is the number of the next chunk.
+    """
+    start = team()
+    if start is None:
+        raise RuntimeError("torch's threads cannot be asked")
+    given = array.array("q", (0, *args, *[0] * (15 - len(args))))
+    start(loop, given.buffer_info()[0], torch.get_num_threads(), 0)

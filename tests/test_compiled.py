@@ -197,3 +197,35 @@ def test_memory_that_is_not_what_it_is_held_for_is_refused(broken: object) -> No
     scores, above, seen = pieces(torch.float32)
     with pytest.raises(TypeError, match="in one piece"):
         compiled.softmax_in_place_(scores, ALL_KEPT, seen, above=broken(above))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(ModuleNotFoundError("numba"), ""), (AttributeError("no such thing"), "AttributeError: no such thing")],
+)
+def test_a_compiler_that_fails_costs_time_and_no_more(
+    fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(name: str) -> None:
+        raise fault
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    assert not compiled.are_there.__wrapped__()
+    assert told in caplog.text
+    assert bool(caplog.text) == bool(told)
+
+
+def test_loops_whose_numbers_are_not_torchs_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled, "dropped", lambda values, levels: values + 1e-3)
+    assert not compiled.are_there.__wrapped__()
+    assert "not torch's" in caplog.text
+
+
+def test_without_torchs_openmp_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "_NAMES_ALL", "no_such_library.so")
+    monkeypatch.setattr(_threads, "team", _threads.team.__wrapped__)
+    assert not compiled.are_there.__wrapped__()
+    with pytest.raises(RuntimeError, match="cannot be asked"):
+        _threads.run(0)

@@ -4,7 +4,8 @@ torch draws a dropout mask on the CPU element by element on one core (about 9 ns
 fused attention falls back to the unfused path besides. Together that is a large part of a BERT's training step. Here
 the bits come from many congruential generators side by side (two bytes an element), which torch's vectorised arithmetic
 moves on together on all cores. Each mask is still a pure function of `torch.manual_seed`. One of 16-bit values is kept
-for the backward pass; one of float32 values is drawn again, which costs less than to keep it.
+for the backward pass; one of float32 values is drawn again, which costs less than to keep it. Where there are compiled
+loops (`headrace.compiled`) a level is computed of its place and the seeds inside the loop that needs it, forward and back.
 
 Source: Knuth's linear congruential generator modulo 2^64 (The Art of Computer Programming, volume 2, 3.3.4, table 1,
 line 26). Of such a generator the high bits are good; they are folded onto the low ones. Each half of a generator's 64 bits

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 # Of a matrix so many numbers at a time are one thread's: some microseconds of work, and within its own cache.
 _CHUNK = 1 << 13
+_LOOPS = "headrace.compiled._loops"
 
 
 class Levels(NamedTuple):
@@ -116,13 +117,16 @@ def are_there() -> bool:
     if _threads.team() is None:
         return False
     try:
-        importlib.import_module("headrace.compiled._loops")
+        importlib.import_module(_LOOPS)
+    except ModuleNotFoundError as error:
+        _log.debug("no compiled loops: %s", error)
+        return False
     except Exception as error:  # noqa: BLE001  # a compiler can fail in any way, and nothing hangs on it but time
-        _log.debug("no compiled loops: %s: %s", type(error).__name__, error)
+        _log.warning("training goes on without compiled loops, a tenth slower: %s: %s", type(error).__name__, error)
         return False
     is_same = _are_the_same()
     if not is_same:
-        _log.debug("no compiled loops: their numbers are not torch's")
+        _log.warning("training goes on without compiled loops, a tenth slower: their numbers are not torch's")
     return is_same
 
 
@@ -181,5 +185,5 @@ def _run(name: str, *args: int) -> None:
 
 @cache
 def _address(name: str) -> int:
-    found: int = getattr(importlib.import_module("headrace.compiled._loops"), name).address
+    found: int = getattr(importlib.import_module(_LOOPS), name).address
     return found

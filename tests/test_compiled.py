@@ -229,3 +229,12 @@ def test_without_torchs_openmp_there_are_none(monkeypatch: pytest.MonkeyPatch) -
     assert not compiled.are_there.__wrapped__()
     with pytest.raises(RuntimeError, match="cannot be asked"):
         _threads.run(0)
+
+
+def test_without_dropout_nothing_is_kept() -> None:
+    scores, _, seen = pieces(torch.bfloat16)
+    made, out = torch.empty_like(scores), torch.empty_like(scores)
+    compiled.softmax_(scores, ALL_KEPT, seen, made=made, out=out)
+    compiled.softmax_(scores, ALL_KEPT, seen, out=scores)
+    assert torch.equal(scores, out)
+    assert torch.equal(made, out)

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
+from headrace import compiled
 from headrace.apply.where import Progress, Where, is_multi_label, on_device, windows
 from headrace.bundle import Bundle, versions
 from headrace.bundle.about import Threshold
@@ -146,6 +147,7 @@ def _kept(bundle: Bundle, examples: Examples, out: Path, where: Where) -> KeptSc
         "precision": where.get("precision", "fp32"),
         "device": device,
         "route": fastest_route() if device == "cpu" else None,
+        "loops": device == "cpu" and where.get("precision") == "bf16" and compiled.are_there(),
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
         "versions": versions(),

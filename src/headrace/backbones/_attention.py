@@ -71,8 +71,8 @@ class _PackedAttention(torch.autograd.Function):
     ) -> Tensor:
         output, room = torch.empty(query.shape, dtype=query.dtype), _room(packed, query, n_parts=2)
         is_learning = any(context.needs_input_grad[:3])
-        kind = _Compiled if is_learning and _Compiled.is_for(query) else _Inside
         keeps = is_learning and query.dtype.itemsize == 2
+        kind = _Compiled if _Compiled.is_for(query, draws, is_learning=is_learning) else _Inside
         heads: list[Tensor] = []
         made: list[Tensor] = []
         scaled = query * scale
@@ -236,9 +236,11 @@ class _Compiled(_Inside):
         self._lengths = None if group.ended is None else (~group.ended).sum(dim=(1, 2, 3))
 
     @staticmethod
-    def is_for(query: Tensor) -> bool:
-        """Return whether there are loops for such numbers."""
-        return query.dtype in (torch.bfloat16, torch.float32) and compiled.are_there()
+    def is_for(query: Tensor, draws: Draws | None, *, is_learning: bool) -> bool:
+        """Return whether there are loops for such numbers; for what learns nothing they have to be asked for."""
+        if is_learning:
+            return query.dtype in (torch.bfloat16, torch.float32) and compiled.are_there()
+        return query.dtype == torch.bfloat16 and draws is None and compiled.answer()
 
     def weigh(self, piece: slice, draws: Draws | None, room: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
         """Return the weights that a piece's values are multiplied by, and what is kept of them, as `_Inside` does."""
@@ -247,7 +249,10 @@ class _Compiled(_Inside):
         torch.bmm(self.query[piece], self.key[piece].transpose(1, 2), out=weights)
         levels, seen = _levels(draws, shape), self._seen(piece)
         if not keeps:
-            compiled.softmax_in_place_(weights, levels, seen)
+            if weights.dtype == torch.float32:
+                compiled.softmax_in_place_(weights, levels, seen)
+            else:
+                compiled.softmax_(weights, levels, seen, out=weights)
             return weights, weights
         dropped = _view(room[1], shape)
         compiled.softmax_(weights, levels, seen, made=weights, out=dropped)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import importlib
 import logging
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import NamedTuple
 
@@ -61,19 +64,19 @@ class Seen(NamedTuple):
     window: int | None
 
 
-def softmax_(scores: Tensor, levels: Levels, seen: Seen, *, made: Tensor, out: Tensor) -> None:
+def softmax_(scores: Tensor, levels: Levels, seen: Seen, *, made: Tensor | None = None, out: Tensor) -> None:
     """Fill `made` with the softmax of bfloat16 scores, a dropped weight with its sign bit set, and `out` with those kept.
 
     Args:
         scores: [..., width, width].
-        levels: Of the dropout; the weights are not scaled.
+        levels: Of the dropout, if there is `made`; the weights are not scaled.
         seen: Which scores; other weights are 0.
-        made, out: Like the scores.
+        made: Like the scores, or themselves; None without dropout.
+        out: Like the scores; without dropout it may be themselves.
     """
-    _check(torch.bfloat16, scores, made, out)
-    _run(
-        "softmax16", *_rows(scores), scores.data_ptr(), made.data_ptr(), out.data_ptr(), *_seen(seen), *_levels(levels)
-    )
+    _check(torch.bfloat16, scores, out, *([] if made is None else [made]))
+    places = scores.data_ptr(), 0 if made is None else made.data_ptr(), out.data_ptr()
+    _run("softmax16", *_rows(scores), *places, *_seen(seen), *_levels(levels))
 
 
 def gradients_(above: Tensor, made: Tensor, *, dropped: Tensor) -> None:
@@ -109,6 +112,24 @@ def dropped(values: Tensor, levels: Levels) -> Tensor:
     places = values.data_ptr(), out.data_ptr(), _bits(levels.scale), 0, 0, 0, 0
     _run("dropout", values.numel(), _CHUNK, values.element_size(), *places, *_levels(levels))
     return out
+
+
+_ALSO_ANSWERS: ContextVar[bool] = ContextVar("also_answers", default=False)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Inside the block answers are computed by the loops, too, and not what learns alone."""
+    token = _ALSO_ANSWERS.set(True)
+    try:
+        yield
+    finally:
+        _ALSO_ANSWERS.reset(token)
+
+
+def answer() -> bool:
+    """Return whether answers are to be computed by the loops: inside `answering`, where there are loops."""
+    return _ALSO_ANSWERS.get() and are_there()
 
 
 @cache

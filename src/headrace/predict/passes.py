@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headrace import compiled
 from headrace.errors import RecipeError, suggestion
 from headrace.matmul import fastest_route, routed
 from headrace.model import Classifier
@@ -25,6 +26,9 @@ MAX_TEXTS = 256
 # A single text's tokens on a CPU are filled up to a multiple of so many: oneDNN compiles its kernels for each number of
 # tokens that it meets, which takes as long as a short text does.
 EVEN_TOKENS = 16
+# Scores of one head, of all texts, from which on compiled loops pay: with MiniLM they win half a second of these, as much as
+# it takes to load them.
+_MANY_SCORES = 1 << 25
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
 POOLS = ("mean", "cls", "max", "concat", "pooler")
 
@@ -208,6 +212,8 @@ def _passes(
         gains = any(len(rows) > 1 if precision == "bf16" else np.ptp(texts.lengths[rows]) for rows in groups)
         if device.type == "cpu" and gains:
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
+        if device.type == "cpu" and precision == "bf16" and _loops_pay(texts.lengths):
+            stack.enter_context(compiled.answering())
         if device.type == "cpu" and precision == "fp32":
             stack.enter_context(routed(compute.get("route") or fastest_route()))
         for rows in groups:
@@ -220,6 +226,14 @@ def _passes(
             n_done += len(rows)
             if progress is not None:
                 progress(n_done, n_texts)
+
+
+def _loops_pay(lengths: np.ndarray) -> bool:
+    """Return whether so many scores of attention are computed that loading the compiled loops is won back.
+
+    It hangs on the texts alone, so that the same texts have the same answers in any process of a machine.
+    """
+    return int(np.square(lengths, dtype=np.int64).sum()) >= _MANY_SCORES
 
 
 def _few_widths(length: int, classifier: Classifier) -> int:

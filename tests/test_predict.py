@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from headrace import matmul
+from headrace import compiled, matmul
 from headrace.data.examples import LabelSet
 from headrace.decide.calibration import Calibration
 from headrace.decide.decision import Decision
@@ -463,3 +463,26 @@ def test_a_single_text_meets_few_numbers_of_tokens(
     widths.clear()
     score(classifier, encoded[:1], **tokens)
     assert widths == [len(encoded[0].ids)]
+
+
+def test_many_long_texts_in_16_bits_go_through_compiled_loops_and_few_do_not(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled.are_there():
+        pytest.skip("no compiled loops here: no numba, or torch has no OpenMP")
+    used: list[torch.dtype] = []
+    own = compiled.softmax_
+
+    def counted(scores: torch.Tensor, *args: Any, **options: Any) -> None:
+        used.append(scores.dtype)
+        own(scores, *args, **options)
+
+    monkeypatch.setattr(compiled, "softmax_", counted)
+    few = score(classifier, encoded, **tokens, precision="bf16")
+    assert used == []
+    monkeypatch.setattr(passes, "_MANY_SCORES", 1)
+    score(classifier, encoded, **tokens)
+    assert used == []
+    many = score(classifier, encoded, **tokens, precision="bf16")
+    assert set(used) == {torch.bfloat16}
+    assert float(np.abs(few - many).max()) < 2e-2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 
 import numpy as np
 import pytest
@@ -14,14 +15,42 @@ from headrace.compiled import ALL_KEPT, Levels, Seen, _threads
 
 N = 400_000
 
-pytestmark = pytest.mark.skipif(
-    not compiled.are_there(), reason="no compiled loops here: no numba, or torch has no OpenMP"
-)
+ALWAYS = "test_they_are_there_where_numba_is_and_torch_stands_on_openmp"
 
 
-def test_they_are_there_where_torch_stands_on_openmp() -> None:
+@pytest.fixture(autouse=True)
+def loops(request: pytest.FixtureRequest) -> None:
+    if request.node.name != ALWAYS and not compiled.are_there():
+        pytest.skip("no compiled loops here: no numba, or torch has no OpenMP")
+
+
+def test_they_are_there_where_numba_is_and_torch_stands_on_openmp() -> None:
     pytest.importorskip("numba")
-    assert _threads.team() is not None
+    if platform.system() != "Linux":
+        pytest.skip("torch has another OpenMP here")
+    assert compiled.are_there()
+
+
+def test_a_process_with_other_defaults_has_them_too() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert compiled.are_there.__wrapped__()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_other_types_are_refused() -> None:
+    for dtype in (torch.float16, torch.float64):
+        with pytest.raises(TypeError, match="in one piece"):
+            compiled.dropped(torch.ones(4, dtype=dtype), ALL_KEPT)
+        assert not compiled.learn(dtype)
+
+
+def test_what_learns_can_be_kept_from_them() -> None:
+    assert compiled.learn(torch.float32)
+    with compiled.learning(False):
+        assert not compiled.learn(torch.float32)
+    assert compiled.learn(torch.float32)
 
 
 def levels(seed: int, *, rate: float = 0.5, start: int = 0) -> Levels:

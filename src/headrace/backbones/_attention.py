@@ -239,8 +239,8 @@ class _Compiled(_Inside):
     def is_for(query: Tensor, draws: Draws | None, *, is_learning: bool) -> bool:
         """Return whether there are loops for such numbers; for what learns nothing they have to be asked for."""
         if is_learning:
-            return query.dtype in (torch.bfloat16, torch.float32) and compiled.are_there()
-        return query.dtype == torch.bfloat16 and draws is None and compiled.answer()
+            return compiled.learn(query.dtype)
+        return query.dtype in (torch.bfloat16, torch.float32) and draws is None and compiled.answer()
 
     def weigh(self, piece: slice, draws: Draws | None, room: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
         """Return the weights that a piece's values are multiplied by, and what is kept of them, as `_Inside` does."""

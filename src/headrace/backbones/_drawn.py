@@ -144,7 +144,7 @@ def drawn_dropout(values: Tensor, rate: float) -> Tensor:
 class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor, draws: Draws) -> Tensor:
-        context.loops = values.dtype in (torch.bfloat16, torch.float32) and compiled.are_there()
+        context.loops = compiled.learn(values.dtype)
         context.draws = draws.again()  # without the state of what was drawn
         if context.loops:
             return compiled.dropped(values.contiguous(), draws.levels(values.shape))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headrace import compiled
 from headrace.backbones import _laid_linear, _layers, _lower, _training
 from headrace.backbones._attention import EVEN_ROW
 from headrace.backbones._base import Backbone, NativeBackbone, ParameterGroups
@@ -141,9 +142,10 @@ class Transformer(Backbone):
         """Lay texts end to end where the family can, with dropouts that a CPU can afford: same rates, other masks."""
         _training.exchange(self.model)
         self._narrow = ()
-        self.packs = self._can_pack()
-        if self.packs and self.first_alone:
-            self._narrow = self._narrowest()
+        with compiled.answering():  # so that the trial computes as the training will
+            self.packs = self._can_pack()
+            if self.packs and self.first_alone:
+                self._narrow = self._narrowest()
         if not self.packs:
             logger.info("%s: its texts are padded in training, in micro-batches of like length", self.family)
 

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 # Of a matrix so many numbers at a time are one thread's: some microseconds of work, and within its own cache.
 _CHUNK = 1 << 13
+_TYPES = (torch.bfloat16, torch.float32)
 _LOOPS = "headrace.compiled._loops"
 
 
@@ -107,7 +108,7 @@ def softmax_in_place_(scores: Tensor, levels: Levels, seen: Seen, *, above: Tens
 
 def dropped(values: Tensor, levels: Levels) -> Tensor:
     """Return values of bfloat16 or float32 less those that are dropped, the others scaled."""
-    _check(values.dtype, values)
+    _check(values.dtype if values.dtype in _TYPES else torch.float32, values)
     out = torch.empty_like(values)
     places = values.data_ptr(), out.data_ptr(), _bits(levels.scale), 0, 0, 0, 0
     _run("dropout", values.numel(), _CHUNK, values.element_size(), *places, *_levels(levels))
@@ -115,6 +116,7 @@ def dropped(values: Tensor, levels: Levels) -> Tensor:
 
 
 _ALSO_ANSWERS: ContextVar[bool] = ContextVar("also_answers", default=False)
+_LEARNS: ContextVar[bool] = ContextVar("learns", default=True)
 
 
 @contextmanager
@@ -125,6 +127,21 @@ def answering() -> Iterator[None]:
         yield
     finally:
         _ALSO_ANSWERS.reset(token)
+
+
+@contextmanager
+def learning(with_loops: bool) -> Iterator[None]:
+    """Inside the block what learns is computed by the loops, or by torch's operations."""
+    token = _LEARNS.set(with_loops)
+    try:
+        yield
+    finally:
+        _LEARNS.reset(token)
+
+
+def learn(dtype: torch.dtype) -> bool:
+    """Return whether what learns in numbers of a type is computed by the loops: where there are any, but for `learning(False)`."""
+    return dtype in _TYPES and _LEARNS.get() and are_there()
 
 
 def answer() -> bool:
@@ -139,34 +156,39 @@ def are_there() -> bool:
         return False
     try:
         importlib.import_module(_LOOPS)
+        is_same = _are_the_same()
     except ModuleNotFoundError as error:
         _log.debug("no compiled loops: %s", error)
         return False
     except Exception as error:  # noqa: BLE001  # a compiler can fail in any way, and nothing hangs on it but time
-        _log.warning("training goes on without compiled loops, a tenth slower: %s: %s", type(error).__name__, error)
+        _log.warning("computing goes on without compiled loops, a tenth slower: %s: %s", type(error).__name__, error)
         return False
-    is_same = _are_the_same()
     if not is_same:
-        _log.warning("training goes on without compiled loops, a tenth slower: their numbers are not torch's")
+        _log.warning("computing goes on without compiled loops, a tenth slower: their numbers are not torch's")
     return is_same
 
 
 def _are_the_same() -> bool:
-    """Try each loop on a few numbers."""
-    draw = torch.Generator().manual_seed(0)
-    scores, above = (torch.randn(2, 40, 40, generator=draw) for _ in range(2))
-    seen = Seen(None, 40, 0, None)
-    weights = torch.softmax(scores, dim=-1)
+    """Try each loop on as many numbers as several threads share, with rows that end and a window."""
+    width, window, lengths = 48, 29, torch.tensor([48, 31, 17, 1], device="cpu")
+    draw, places = torch.Generator().manual_seed(0), torch.arange(width, device="cpu")
+    scores, above = (
+        torch.randn(4 * 6, width, width, generator=draw, dtype=torch.float32, device="cpu") for _ in range(2)
+    )
+    seen = Seen(lengths, 6 * width, 0, window)
+    real = (places < lengths[:, None]).repeat_interleave(6, dim=0)
+    looks = real[:, :, None] & real[:, None, :] & ((places[:, None] - places).abs() < window)
+    weights = torch.softmax(scores.masked_fill(~looks, -1e9), dim=-1) * looks
     gradients = weights * (above - (above * weights).sum(dim=-1, keepdim=True))
     found, back = scores.clone(), above.clone()
     softmax_in_place_(found, ALL_KEPT, seen, above=back)
-    pairs = [(found, weights, 1e-6), (back, gradients, 1e-6), (dropped(above, ALL_KEPT), above, 0.0)]
-    narrow, given = scores.bfloat16(), above.bfloat16()
-    made, out, again = (torch.empty_like(narrow) for _ in range(3))
-    softmax_(narrow, ALL_KEPT, seen, made=made, out=out)
-    found, back = narrow.float(), given.clone()
+    pairs = [(found, weights, 1e-6), (back, gradients, 1e-5), (dropped(above, ALL_KEPT), above, 0.0)]
+    made, given = scores.to(torch.bfloat16), above.to(torch.bfloat16)
+    out, again = torch.empty_like(made), torch.empty_like(made)
+    softmax_(made, ALL_KEPT, seen, made=made, out=out)
+    back = given.clone()
     gradients_(back, made, dropped=again)
-    pairs += [(made, torch.softmax(found, dim=-1), 4e-3), (out, made, 0.0), (again, made, 0.0), (back, gradients, 2e-2)]
+    pairs += [(made, weights, 2e-2), (out, made, 0.0), (again, made, 0.0), (back, gradients, 8e-2)]
     pairs += [(dropped(given, ALL_KEPT), given, 0.0)]
     return all(float((a.float() - b.float()).abs().max()) <= apart for a, b, apart in pairs)
 

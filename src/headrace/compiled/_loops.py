@@ -3,7 +3,7 @@
 All threads of a team run the same loop and take the next rows until none is left; what a row gives hangs on no other row,
 so the numbers are the same whoever computes them. The small functions at the beginning become a few instructions on as many
 numbers at a time as fit into the processor's registers. Importing this module compiles it, some seconds long, or reads what
-was compiled before from numba's cache; that cache knows a function by the time of its file alone, so all are in this one.
+was compiled before from numba's cache; that cache looks at a function's own file alone, so all are in this one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _kept(compiles: Callable[..., Any]) -> Callable[..., Any]:
         def compiled(function: Any) -> Any:
             try:
                 return compiles(*args, cache=True, **options)(function)
-            except RuntimeError:  # numba has no other error for a cache that cannot be written
+            except (RuntimeError, OSError):  # numba finds no place for it, or the disk is full
                 return compiles(*args, **options)(function)
 
         return compiled
@@ -142,7 +142,7 @@ def level(place: Any, first: Any, second: Any) -> Any:
     """A uniform uint32 of a place in a stream that two seeds tell from others.
 
     The rounds are those of Wellons's `triple32` (Hash Prospector, 2018), every bit of whose answer hangs on every bit that
-    it is given; the second seed comes in behind the first round, so that no stream is a part of another one.
+    it is given; the second seed comes in behind the first round: only streams of the same second seed are shifts of each other.
     """
     bits = types.uint32(types.uint32(place) + first)
     bits = types.uint32((bits ^ (bits >> _17)) * _FACTORS[0])

@@ -206,21 +206,20 @@ def _passes(
     n_texts, n_done = len(texts.lengths), 0
     max_tokens = compute.get("max_tokens", MAX_TOKENS_CPU if device.type == "cpu" else MAX_TOKENS)
     groups = batches_by_length(texts.lengths, max_tokens=max_tokens, max_texts=MAX_TEXTS)
+    loops = device.type == "cpu" and precision == "bf16" and _loops_pay(texts.lengths)
     with ExitStack() as stack:
         stack.enter_context(_evaluating(classifier))
         # a single text is answered at once; in float32 texts of one length have nothing to gain either
         gains = any(len(rows) > 1 if precision == "bf16" else np.ptp(texts.lengths[rows]) for rows in groups)
         if device.type == "cpu" and gains:
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
-        if device.type == "cpu" and precision == "bf16" and _loops_pay(texts.lengths):
-            stack.enter_context(compiled.answering())
         if device.type == "cpu" and precision == "fp32":
             stack.enter_context(routed(compute.get("route") or fastest_route()))
         for rows in groups:
             is_alone = device.type == "cpu" and len(rows) == 1
             multiple_of = _few_widths(int(texts.lengths[rows[0]]), classifier) if is_alone else 1
             batch = collate(texts, rows, None, **tokens, multiple_of=multiple_of).to(device)
-            with torch.inference_mode(), _autocast(device, precision):
+            with torch.inference_mode(), _autocast(device, precision), compiled.answering() if loops else nullcontext():
                 result = function(batch)
             yield batch, result
             n_done += len(rows)
@@ -231,7 +230,7 @@ def _passes(
 def _loops_pay(lengths: np.ndarray) -> bool:
     """Return whether so many scores of attention are computed that loading the compiled loops is won back.
 
-    It hangs on the texts alone, so that the same texts have the same answers in any process of a machine.
+    It hangs on the texts that are scored together, and on nothing else of a process.
     """
     return int(np.square(lengths, dtype=np.int64).sum()) >= _MANY_SCORES
 

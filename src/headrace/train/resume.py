@@ -44,6 +44,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: Curve = field(default_factory=Curve)
     route: str | None = None  # which library multiplies matrices: the same until the run's end
+    loops: bool | None = None  # whether compiled loops compute; their dropout masks are others
     begun: list[list[int]] = field(default_factory=lambda: [[0, 0]])  # of each stage so far: first epoch, first step
 
     @classmethod

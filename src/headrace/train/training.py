@@ -16,6 +16,7 @@ from typing import Any
 import lightning
 import torch
 
+from headrace import compiled
 from headrace.errors import TrainingStopped
 from headrace.files import write_json
 from headrace.matmul import DEFAULT, fastest_route, routed
@@ -236,8 +237,13 @@ class Training(ABC):
             progress.route = fastest_route() if progress.total == 0 else DEFAULT
             if progress.route != DEFAULT:
                 self.say_once(f"{progress.route} multiplies float32 matrices: as exact, and faster on this processor")
+        if progress.loops is None:
+            progress.loops = progress.total == 0 and compiled.are_there()
+        if progress.loops and not compiled.are_there():
+            self.say_once("the run began with compiled loops, which are not here: it goes on, but not to the same bits")
         is_fp32 = self.precision(phase)[0] == "fp32"
-        with touched_rows(self.module.model), routed(progress.route if is_fp32 else DEFAULT):
+        route = routed(progress.route if is_fp32 else DEFAULT)
+        with touched_rows(self.module.model), compiled.learning(progress.loops), route:
             yield
 
     def _trainer(self, phase: TrainSettings, keeper: Keeper) -> lightning.Trainer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from headrace import compiled
 from headrace.compiled import ALL_KEPT, Levels, Seen, _threads
+from headrace.train.fit import fit
+from tiny import tiny_folder
+from tiny_fits import recipe, rows, silent, stop_at, weights, write_csv
 
 N = 400_000
 
@@ -267,3 +271,21 @@ def test_without_dropout_nothing_is_kept() -> None:
     compiled.softmax_(scores, ALL_KEPT, seen, out=scores)
     assert torch.equal(scores, out)
     assert torch.equal(made, out)
+
+
+def test_a_run_goes_on_with_or_without_them_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = recipe(write_csv(tmp_path / "train.csv", rows(40)), tiny_folder(tmp_path))
+    own = compiled.are_there
+    fit(settings, out=tmp_path / "with", echo=silent)
+    monkeypatch.setattr(compiled, "are_there", lambda: False)
+    fit(settings, out=tmp_path / "without", echo=silent)
+    stop_at(3, settings, tmp_path / "run")
+    monkeypatch.setattr(compiled, "are_there", own)
+    fit(settings, out=tmp_path / "run", echo=silent)
+    assert weights(tmp_path / "run") == weights(tmp_path / "without") != weights(tmp_path / "with")
+
+    stop_at(3, settings, tmp_path / "other")
+    said: list[str] = []
+    monkeypatch.setattr(compiled, "are_there", lambda: False)
+    fit(settings, out=tmp_path / "other", echo=said.append)
+    assert any("not to the same bits" in line for line in said)

@@ -240,7 +240,7 @@ class _Compiled(_Inside):
         """Return whether there are loops for such numbers; for what learns nothing they have to be asked for."""
         if is_learning:
             return compiled.learn(query.dtype)
-        return query.dtype in (torch.bfloat16, torch.float32) and draws is None and compiled.answer()
+        return draws is None and compiled.answer(query.dtype)
 
     def weigh(self, piece: slice, draws: Draws | None, room: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
         """Return the weights that a piece's values are multiplied by, and what is kept of them, as `_Inside` does."""

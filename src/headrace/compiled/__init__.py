@@ -144,9 +144,9 @@ def learn(dtype: torch.dtype) -> bool:
     return dtype in _TYPES and _LEARNS.get() and are_there()
 
 
-def answer() -> bool:
-    """Return whether answers are to be computed by the loops: inside `answering`, where there are loops."""
-    return _ALSO_ANSWERS.get() and are_there()
+def answer(dtype: torch.dtype) -> bool:
+    """Return whether answers in numbers of a type are computed by the loops: inside `answering`, where there are any."""
+    return dtype in _TYPES and _ALSO_ANSWERS.get() and are_there()
 
 
 @cache

@@ -13,9 +13,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch.distributed
 from safetensors.torch import load_file
 
 from headrace.train.fit import fit
+from headrace.train.worker import leave_group
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, training, weights, write_csv
 
@@ -27,6 +29,22 @@ def fit_heard(heard: pytest.CaptureFixture[str], settings: dict, out: Path, **tr
     heard.readouterr()
     fit({**settings, "trainer": {"accelerator": "cpu", **trainer}}, out=out)
     return heard.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc/self/task to see its threads")
+def test_a_process_whose_work_is_done_leaves_no_thread_of_the_group_behind(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    assert group_threads()
+    leave_group()
+    assert not torch.distributed.is_initialized()
+    assert not group_threads()
+    leave_group()  # of a process that had none, nothing is asked
+
+
+def group_threads() -> list[str]:
+    """Return the names of this process's threads that carry messages between processes."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
 
 
 def test_two_processes_end_within_1e_6_of_one_and_evaluate_each_row_once(

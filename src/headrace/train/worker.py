@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import torch.distributed
+
 from headrace.errors import HeadraceError
 from headrace.files import write_json
 from headrace.recipe import load_recipe
@@ -33,7 +35,19 @@ def work(path: Path) -> int:
         write_json(path / "worker_error.json", {**error.as_dict(), "exit_code": error.exit_code})
         say_to_stderr(f"rank {rank}: {error}")
         return error.exit_code
+    leave_group()
     return 0
+
+
+def leave_group() -> None:
+    """Leave the group of processes, when all has been said in it.
+
+    Left to the interpreter's end, the group's threads outlive the interpreter: now and then one made the process abort
+    when all its work was done. After an error the group is not left: to leave waits for what is under way in it, and
+    the others may never answer.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

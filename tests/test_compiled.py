@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headrace import compiled
-from headrace.compiled import ALL_KEPT, Levels, Seen, _threads
+from headrace.compiled import ALL_KEPT, Levels, Texts, _threads
 from headrace.train.fit import fit
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, stop_at, weights, write_csv
@@ -120,116 +120,183 @@ def test_a_part_of_a_stream_is_the_same_wherever_it_is_asked_for() -> None:
     assert np.array_equal(whole[1234:5678], kept(5678 - 1234, levels(4, start=1234)))
 
 
-def pieces(
-    dtype: torch.dtype, width: int = 45, n_heads: int = 2, lengths: tuple[int, ...] = (45, 3, 17, 1)
-) -> tuple[Tensor, Tensor, Seen]:
+SCALE = 0.2
+
+
+def packed(
+    dtype: torch.dtype,
+    lengths: tuple[int, ...] = (70, 41, 33, 32, 8, 7, 1),
+    n_heads: int = 3,
+    width: int = 32,
+    behind: int = 0,
+) -> list[Tensor]:
+    """Return queries, keys, values and gradients of texts, and of some tokens of padding behind them."""
     draw = torch.Generator().manual_seed(5)
-    scores, above = (
-        torch.randn(len(lengths) * n_heads, width, width, generator=draw).mul(4).to(dtype) for _ in range(2)
-    )
-    return scores, above, Seen(torch.tensor(lengths), n_heads * width, 0, None)
+    shape = sum(lengths) + behind, n_heads, width
+    return [torch.randn(shape, generator=draw).to(dtype) for _ in range(4)]
 
 
-def expected(scores: Tensor, seen: Seen) -> Tensor:
-    """Return the softmax over what is seen, 0 elsewhere."""
-    width = scores.shape[-1]
-    lengths = torch.full((len(scores),), width)
-    if seen.lengths is not None:
-        lengths = seen.lengths.repeat_interleave(seen.rows_a_text // width)
-    places = torch.arange(width)
-    here = places[None, :, None] < lengths[:, None, None]
-    looks = here & (places[None, None, :] < lengths[:, None, None])
-    if seen.window is not None:
-        looks = looks & ((places[:, None] - places).abs() < seen.window)
-    weights = torch.softmax(scores.double().masked_fill(~looks, -math.inf), dim=-1)
-    return torch.where(looks, weights, 0.0)
+def laid(lengths: tuple[int, ...], n_heads: int, rate: float) -> Texts:
+    """Return the texts with levels of one stream, a text's behind the other's."""
+    starts = np.cumsum([0, *(n_heads * n * n for n in lengths)])
+    given = [levels(6, rate=rate, start=int(start)) for start in starts[:-1]] if rate else []
+    return Texts(torch.tensor(lengths, dtype=torch.int64), given)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("window", [None, 1, 4])
-@pytest.mark.parametrize("ends", [False, True])
+def by_formula(given: list[Tensor], texts: Texts, window: int | None) -> tuple[Tensor, ...]:
+    """Return in float64 the attention and the gradients, through masks that `compiled.dropped` makes of the same levels."""
+    query, key, value, above = (one.double().requires_grad_() for one in given)
+    parts, start = [], 0
+    for number, n in enumerate(texts.lengths.tolist()):
+        here = [one[start : start + n].transpose(0, 1) for one in (query, key, value)]
+        places = torch.arange(n)
+        far = (places[:, None] - places).abs() >= (window or n)
+        weights = torch.softmax((here[0] @ here[1].mT * SCALE).masked_fill(far, -math.inf), dim=-1)
+        if texts.levels:
+            weights = weights * compiled.dropped(torch.ones(weights.shape), texts.levels[number]).double()
+        parts.append((weights @ here[2]).transpose(0, 1))
+        start += n
+    output = torch.cat([*parts, torch.zeros_like(query[start:])])
+    return output.detach(), *torch.autograd.grad(output, (query, key, value), above)
+
+
+def by_loops(given: list[Tensor], texts: Texts, window: int | None = None) -> tuple[Tensor, ...]:
+    query, key, value, above = given
+    found = compiled.attention(query, key, value, texts, scale=SCALE, window=window)
+    back = compiled.attention_gradients(query, key, value, texts, found, above, scale=SCALE, window=window)
+    return found.output, *back
+
+
+def needs(dtype: torch.dtype) -> None:
+    if not compiled.attends(dtype, 32):
+        pytest.skip("this processor has no products of bfloat16")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("window", [None, 1, 23])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_softmax_and_its_gradient_are_those_of_the_formula(
-    dtype: torch.dtype, rate: float, ends: bool, window: int | None, threads: int
+@pytest.mark.parametrize(("n_heads", "width"), [(3, 32), (2, 64), (2, 16), (1, 70)])
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_attention_and_its_gradients_are_those_of_the_formula(
+    dtype: torch.dtype, apart: float, n_heads: int, width: int, rate: float, window: int | None, threads: int
 ) -> None:
-    scores, above, seen = pieces(dtype)
-    seen = seen._replace(lengths=seen.lengths if ends else None, window=window)
-    weights = expected(scores, seen)
-    drop = levels(6, rate=rate) if rate else ALL_KEPT
-    keeps = torch.from_numpy(kept(scores.numel(), drop)).view(scores.shape)
-    dropped = torch.where(keeps, weights, 0.0)
-    given = torch.where(keeps, above.double(), 0.0)
-    gradient = weights * (given - (given * weights).sum(dim=-1, keepdim=True))
+    needs(dtype)
+    lengths = (130, 70, 64, 41, 33, 32, 8, 7, 1)
+    given, texts = packed(dtype, lengths, n_heads, width, behind=5), laid(lengths, n_heads, rate)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        if dtype == torch.float32:
-            found, back = scores.clone(), above.clone()
-            compiled.softmax_in_place_(found, drop, seen)
-            again = scores.clone()
-            compiled.softmax_in_place_(again, drop, seen, above=back)
-            assert float((again - found).abs().max()) < 1e-7
-            apart, steep = 3e-7, 1e-5
-        else:
-            made, found, again, back = scores.clone(), torch.empty_like(scores), torch.empty_like(scores), above.clone()
-            compiled.softmax_(made, drop, seen, made=made, out=found)
-            assert torch.equal(made.view(torch.int16) < 0, ~keeps & (weights > 0))
-            assert float((made.abs() - weights).abs().max()) < 4e-3
-            compiled.gradients_(back, made, dropped=again)
-            assert torch.equal(again, found)
-            apart, steep = 4e-3, 8e-2
+        found = by_loops(given, texts, window)
     finally:
         torch.set_num_threads(before)
-    assert float((found - dropped).abs().max()) < apart
-    assert float((back - gradient).abs().max()) < steep
+    for mine, theirs in zip(found, by_formula(given, texts, window), strict=True):
+        assert mine.dtype == dtype
+        assert float((mine.double() - theirs).abs().max()) <= apart * max(1.0, float(theirs.abs().max()))
 
 
-def test_a_piece_in_the_middle_of_its_group_looks_at_its_own_texts() -> None:
-    scores, _, seen = pieces(torch.float32)
-    whole, part = scores.clone(), scores[4:].clone()
-    compiled.softmax_in_place_(whole, ALL_KEPT, seen)
-    compiled.softmax_in_place_(part, ALL_KEPT, seen._replace(first_row=4 * scores.shape[-1]))
-    assert torch.equal(whole[4:], part)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_texts_attention_hangs_on_no_other_text(dtype: torch.dtype) -> None:
+    """Nor on what lies behind the texts, nor on how many threads there are, to the bit."""
+    needs(dtype)
+    lengths = (70, 41, 33)
+    given, texts = packed(dtype, lengths, behind=3), laid(lengths, 3, 0.2)
+    whole = by_loops(given, texts)
+    alone = by_loops([one[70:111].clone() for one in given], Texts(texts.lengths[1:2], texts.levels[1:2]))
+    for one, other in zip(whole, alone, strict=True):
+        assert torch.equal(one[70:111], other)
+        assert not bool(one[144:].any())
+
+
+def test_rows_of_one_larger_tensor_are_read_where_they_are() -> None:
+    lengths = (33, 20)
+    given, texts = packed(torch.float32, lengths), laid(lengths, 3, 0.0)
+    joined = torch.cat([one.flatten(1) for one in given[:3]], dim=1)
+    apart = [part.view(-1, 3, 32) for part in joined.split(96, dim=1)]
+    turned = [one.transpose(0, 1).contiguous().transpose(0, 1) for one in given[:3]]
+    for views in (apart, turned):
+        for one, other in zip(by_loops([*views, given[3]], texts), by_loops(given, texts), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_a_row_that_is_not_finite_is_nan_and_no_other(broken: float, dtype: torch.dtype) -> None:
-    scores, _, seen = pieces(dtype)
-    seen = seen._replace(lengths=None)
-    scores[1, 2, 3] = broken
-    found = torch.empty_like(scores)
-    if dtype == torch.float32:
-        found.copy_(scores)
-        compiled.softmax_in_place_(found, ALL_KEPT, seen)
-    else:
-        compiled.softmax_(scores, ALL_KEPT, seen, made=scores, out=found)
-    is_nan = found.isnan()
-    assert bool(is_nan[1, 2].all())
-    assert int(is_nan.sum()) == scores.shape[-1]
+def test_a_query_that_is_not_finite_has_no_finite_answer_and_no_other_has_none(
+    broken: float, dtype: torch.dtype
+) -> None:
+    needs(dtype)
+    lengths = (40, 9)
+    given, texts = packed(dtype, lengths), laid(lengths, 3, 0.1)
+    given[0][2, 1, 3] = broken
+    output, d_query, d_key, d_value = by_loops(given, texts)
+    is_nan = output.isnan()
+    assert bool(is_nan[2, 1].all())
+    assert int(is_nan.sum()) == output.shape[2]
+    assert bool(d_query[2, 1].isnan().all())
+    assert bool(d_key[:40, 1].isnan().any())
+    assert bool(torch.isfinite(d_value[40:]).all())
 
 
-def test_scores_that_are_far_apart_are_none_or_one() -> None:
-    scores = torch.tensor([[[0.0, -1e4, -200.0], [3e38, -3e38, 0.0], [-3e38, -3e38, -3e38]]])
-    compiled.softmax_in_place_(scores, ALL_KEPT, Seen(None, 3, 0, None))
-    assert torch.allclose(scores, torch.tensor([[[1.0, 0, 0], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]]), atol=1e-7)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_that_are_far_apart_are_none_or_one(dtype: torch.dtype) -> None:
+    needs(dtype)
+    query, key, value, above = packed(dtype, (3,), 1)
+    key.zero_()
+    key[:, 0, 0] = torch.tensor([1e4, 0.0, -1e4])
+    query.zero_()
+    query[:, 0, 0] = torch.tensor([1e4, -1e4, 0.0])
+    output, d_query, d_key, d_value = by_loops([query, key, value, above], laid((3,), 1, 0.0))
+    expected = torch.stack([value[0, 0], value[2, 0], value[:, 0].float().mean(dim=0).to(dtype)])
+    assert torch.allclose(output[:, 0].float(), expected.float(), atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    assert all(bool(torch.isfinite(one).all()) for one in (d_query, d_key, d_value))
+
+
+def test_weights_are_dropped_at_the_rate() -> None:
+    """Values that are rows of the unit matrix give the weights themselves."""
+    lengths, n_heads, rate = (32,) * 40, 4, 0.1
+    query, key, value, above = packed(torch.float32, lengths, n_heads)
+    value.copy_(torch.eye(32).repeat(40, 1)[:, None].expand(-1, n_heads, -1))
+    output, *_ = by_loops([query, key, value, above], laid(lengths, n_heads, rate))
+    share, n = float((output == 0).float().mean()), output.numel()
+    assert share == pytest.approx(rate, abs=4 * (rate * (1 - rate) / n) ** 0.5)
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda scores: scores.half(),
-        lambda scores: scores.transpose(1, 2),
-        lambda scores: scores[:1],
-        lambda scores: scores.to("meta"),
+        lambda rows: rows.half(),
+        lambda rows: rows[:1],
+        lambda rows: rows.to("meta"),
+        lambda rows: rows.double(),
     ],
-    ids=["type", "strides", "size", "device"],
+    ids=["type", "size", "device", "other type"],
 )
-def test_memory_that_is_not_what_it_is_held_for_is_refused(broken: object) -> None:
-    scores, above, seen = pieces(torch.float32)
-    with pytest.raises(TypeError, match="in one piece"):
-        compiled.softmax_in_place_(scores, ALL_KEPT, seen, above=broken(above))  # type: ignore[operator]
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_memory_that_is_not_what_it_is_held_for_is_refused(broken: object, place: int) -> None:
+    given = packed(torch.float32, (5, 2))
+    given[place] = broken(given[place])  # type: ignore[operator]
+    with pytest.raises(TypeError, match="in one piece got"):
+        by_loops(given, laid((5, 2), 3, 0.0))
+
+
+def test_texts_that_are_no_part_of_the_tokens_are_refused() -> None:
+    for lengths in ((5, 3), (5, 0), ()):
+        with pytest.raises(ValueError, match="no parts of 7"):
+            by_loops(packed(torch.float32, (5, 2)), laid(lengths, 3, 0.0))
+
+
+def test_heads_of_an_odd_width_are_left_to_torch_in_16_bits() -> None:
+    assert compiled.attends(torch.float32, 7)
+    assert not compiled.attends(torch.bfloat16, 7)
+    assert not compiled.attends(torch.float16, 32)
+    with pytest.raises(TypeError, match="bfloat16 heads 7 wide"):
+        by_loops(packed(torch.bfloat16, (5,), width=7), laid((5,), 3, 0.0))
+
+
+def test_a_processor_without_16_bit_products_has_loops_for_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.compiled._vectors.HAS_16_BITS", False)
+    assert compiled.are_there.__wrapped__()
+    assert compiled.attends(torch.float32, 32)
+    assert not compiled.attends(torch.bfloat16, 32)
 
 
 @pytest.mark.parametrize(
@@ -262,15 +329,6 @@ def test_without_torchs_openmp_there_are_none(monkeypatch: pytest.MonkeyPatch) -
     assert not compiled.are_there.__wrapped__()
     with pytest.raises(RuntimeError, match="cannot be asked"):
         _threads.run(0)
-
-
-def test_without_dropout_nothing_is_kept() -> None:
-    scores, _, seen = pieces(torch.bfloat16)
-    made, out = torch.empty_like(scores), torch.empty_like(scores)
-    compiled.softmax_(scores, ALL_KEPT, seen, made=made, out=out)
-    compiled.softmax_(scores, ALL_KEPT, seen, out=scores)
-    assert torch.equal(scores, out)
-    assert torch.equal(made, out)
 
 
 def test_a_run_goes_on_with_or_without_them_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

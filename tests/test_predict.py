@@ -468,16 +468,16 @@ def test_a_single_text_meets_few_numbers_of_tokens(
 def test_many_long_texts_in_16_bits_go_through_compiled_loops_and_few_do_not(
     classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not compiled.are_there():
-        pytest.skip("no compiled loops here: no numba, or torch has no OpenMP")
+    if not compiled.attends(torch.bfloat16, 16):
+        pytest.skip("no compiled loops here: no numba, torch has no OpenMP, or the processor no products of bfloat16")
     used: list[torch.dtype] = []
-    own = compiled.softmax_
+    own = compiled.attention
 
-    def counted(scores: torch.Tensor, *args: Any, **options: Any) -> None:
-        used.append(scores.dtype)
-        own(scores, *args, **options)
+    def counted(query: torch.Tensor, *args: Any, **options: Any) -> compiled.Attended:
+        used.append(query.dtype)
+        return own(query, *args, **options)
 
-    monkeypatch.setattr(compiled, "softmax_", counted)
+    monkeypatch.setattr(compiled, "attention", counted)
     few = score(classifier, encoded, **tokens, precision="bf16")
     assert used == []
     monkeypatch.setattr(passes, "_MANY_SCORES", 1)

@@ -5,8 +5,9 @@ they cost more memory than all the rest together, and most of their time is spen
 of them is made, used and forgotten while it is in the processor's cache, and the backward pass makes it again, as
 FlashAttention does on a GPU (Dao et al. 2022, arXiv 2205.14135, section 3.1 and appendix B), the dropout mask too. In
 16 bits the weights are kept, for to read two bytes is cheaper than to make them again; the sign bit of a weight, which
-is never negative, says that it was dropped. What stands between the products is one compiled loop where there is one
-(`headrace.compiled`), else a dozen of torch's operations.
+is never negative, says that it was dropped.
+
+All of it is one compiled loop where there is one (`_compiled_attention`); what stands here are torch's operations.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from headrace import compiled
+from headrace.backbones import _compiled_attention
 from headrace.backbones._drawn import Draws
 from headrace.backbones._packed import Group, Packed
 
@@ -47,7 +48,10 @@ def packed_attention(
     if torch.is_autocast_enabled("cpu"):
         rows = [tensor.to(torch.get_autocast_dtype("cpu")) for tensor in rows]
     draws = Draws(dropout) if dropout > 0.0 else None
-    found: Tensor = _PackedAttention.apply(*rows, packed, scale, draws, window)  # type: ignore[no-untyped-call]
+    is_learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in rows)
+    is_compiled = _compiled_attention.is_for(rows[0], draws, is_learning=is_learning)
+    kind = _compiled_attention.CompiledAttention if is_compiled else _PackedAttention
+    found: Tensor = kind.apply(*rows, packed, scale, draws, window)  # type: ignore[no-untyped-call]
     return found.unsqueeze(0)
 
 
@@ -72,7 +76,6 @@ class _PackedAttention(torch.autograd.Function):
         output, room = torch.empty(query.shape, dtype=query.dtype), _room(packed, query, n_parts=2)
         is_learning = any(context.needs_input_grad[:3])
         keeps = is_learning and query.dtype.itemsize == 2
-        kind = _Compiled if _Compiled.is_for(query, draws, is_learning=is_learning) else _Inside
         heads: list[Tensor] = []
         made: list[Tensor] = []
         scaled = query * scale
@@ -80,7 +83,7 @@ class _PackedAttention(torch.autograd.Function):
             here = slice(group.start, group.stop)
             by_head = [_by_head(rows[here], group) for rows in (scaled, key, value)]
             heads += by_head if is_learning else []
-            inside = kind(group, by_head, query.shape[1], window)
+            inside = _Inside(group, by_head, query.shape[1], window)
             mixed = torch.empty_like(inside.query)
             for piece in inside.pieces():
                 weights, whole = inside.weigh(piece, draws, room, keeps=keeps)
@@ -94,7 +97,7 @@ class _PackedAttention(torch.autograd.Function):
         context.save_for_backward(*heads, *made)
         context.n_heads_saved, context.draws = len(heads), None if draws is None else draws.again()
         context.packed, context.scale, context.window = packed, scale, window
-        context.shape, context.kind = query.shape, kind
+        context.shape = query.shape
         return output
 
     @staticmethod
@@ -108,7 +111,7 @@ class _PackedAttention(torch.autograd.Function):
         # the gradients of the weights are those of the kept ones times the scale: the scale is given to the output's
         above = gradients[0] if draws is None else gradients[0] * draws.scale
         for group in packed.groups:
-            inside = context.kind(group, list(itertools.islice(heads, 3)), n_heads, context.window)
+            inside = _Inside(group, list(itertools.islice(heads, 3)), n_heads, context.window)
             d_output = _by_head(above[group.start : group.stop], group, pads=True)
             d_heads = [torch.empty_like(inside.query) for _ in range(3)]
             for piece in inside.pieces():
@@ -224,69 +227,6 @@ class _Inside:
     def _shape(self, piece: slice) -> torch.Size:
         width = self.query.shape[1]
         return torch.Size((piece.stop - piece.start, width, width))
-
-
-class _Compiled(_Inside):
-    """The same with compiled loops: what stands between two products is one pass over the scores."""
-
-    def __init__(self, group: Group, by_head: list[Tensor], n_heads: int, window: int | None) -> None:
-        self.query, self.key, self.value = by_head
-        self._n_heads = n_heads
-        self._window = window
-        self._lengths = None if group.ended is None else (~group.ended).sum(dim=(1, 2, 3))
-
-    @staticmethod
-    def is_for(query: Tensor, draws: Draws | None, *, is_learning: bool) -> bool:
-        """Return whether there are loops for such numbers; for what learns nothing they have to be asked for."""
-        if is_learning:
-            return compiled.learn(query.dtype)
-        return draws is None and compiled.answer(query.dtype)
-
-    def weigh(self, piece: slice, draws: Draws | None, room: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
-        """Return the weights that a piece's values are multiplied by, and what is kept of them, as `_Inside` does."""
-        shape = self._shape(piece)
-        weights = torch.empty(shape, dtype=self.query.dtype) if keeps else _view(room[0], shape)
-        torch.bmm(self.query[piece], self.key[piece].transpose(1, 2), out=weights)
-        levels, seen = _levels(draws, shape), self._seen(piece)
-        if not keeps:
-            if weights.dtype == torch.float32:
-                compiled.softmax_in_place_(weights, levels, seen)
-            else:
-                compiled.softmax_(weights, levels, seen, out=weights)
-            return weights, weights
-        dropped = _view(room[1], shape)
-        compiled.softmax_(weights, levels, seen, made=weights, out=dropped)
-        return dropped, weights
-
-    def put_gradients(
-        self,
-        piece: slice,
-        made: Tensor | None,
-        draws: Draws | None,
-        d_output: Tensor,
-        found: list[Tensor],
-        room: Tensor,
-    ) -> None:
-        """Put the gradients of a piece's queries, keys and values into `found`, as `_Inside` does."""
-        d_query, d_key, d_value = (by_head[piece] for by_head in found)
-        d_scores, dropped, _ = (_view(part, self._shape(piece)) for part in room)
-        torch.bmm(d_output, self.value[piece].transpose(1, 2), out=d_scores)
-        if made is None:
-            torch.bmm(self.query[piece], self.key[piece].transpose(1, 2), out=dropped)
-            compiled.softmax_in_place_(dropped, _levels(draws, dropped.shape), self._seen(piece), above=d_scores)
-        else:
-            compiled.gradients_(d_scores, made, dropped=dropped)
-        torch.bmm(dropped.transpose(1, 2), d_output, out=d_value)
-        torch.bmm(d_scores, self.key[piece], out=d_query)
-        torch.bmm(d_scores.transpose(1, 2), self.query[piece], out=d_key)
-
-    def _seen(self, piece: slice) -> compiled.Seen:
-        width = self.query.shape[1]
-        return compiled.Seen(self._lengths, self._n_heads * width, piece.start * width, self._window)
-
-
-def _levels(draws: Draws | None, shape: torch.Size) -> compiled.Levels:
-    return compiled.ALL_KEPT if draws is None else draws.levels(shape)
 
 
 def _drop_and_mark(weights: Tensor, draws: Draws, *, out: Tensor) -> Tensor:

@@ -56,12 +56,14 @@ class Packed:
             padding, if the batch has any.
         places: [texts * width] int64, the packed token of each place of the flattened batch; 0 for padding.
         positions: [packed tokens] int64, each token's position in its text, from 0; of padding 1.
+        lengths: [texts] int64, the tokens of each text, the longest first.
         groups: The texts' attention; padding has none.
     """
 
     tokens: Tensor
     places: Tensor
     positions: Tensor
+    lengths: Tensor
     groups: tuple[Group, ...]
 
     @classmethod
@@ -94,8 +96,8 @@ class Packed:
             for first, last in group_borders(widths)
         ]
         device = attention_mask.device
-        laid = [torch.from_numpy(array).to(device) for array in (tokens, places, positions)]
-        return cls(laid[0], laid[1], laid[2], tuple(groups))
+        laid = [torch.from_numpy(array).to(device) for array in (tokens, places, positions, ordered)]
+        return cls(laid[0], laid[1], laid[2], laid[3], tuple(groups))
 
     def take(self, values: Tensor) -> Tensor:
         """Return the packed tokens' values, [1, packed tokens], of a batch's, [texts, width]."""

@@ -1,8 +1,8 @@
 """Loops over tensors that are compiled for this processor: what torch does in many passes over memory is done in one.
 
-numba compiles them, some seconds long when they are first wanted, and keeps them on disk. They are for tensors on the CPU
-that lie in one piece, of bfloat16 or float32. Where numba is not there, or torch's threads cannot be asked, or the numbers
-are not torch's within rounding, `are_there` says no and there are none.
+numba compiles them, some seconds long when they are first wanted, and keeps them on disk. They are for tensors on the CPU,
+of bfloat16 or float32. Where numba is not there, or torch's threads cannot be asked, or the numbers are not torch's within
+rounding, `are_there` says no and there are none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -26,7 +26,14 @@ _log = logging.getLogger(__name__)
 # Of a matrix so many numbers at a time are one thread's: some microseconds of work, and within its own cache.
 _CHUNK = 1 << 13
 _TYPES = (torch.bfloat16, torch.float32)
-_LOOPS = "headrace.compiled._loops"
+_LOOPS = {
+    "dropout": "headrace.compiled._dropout",
+    "attention": "headrace.compiled._attention",
+    "gradients": "headrace.compiled._attention",
+}
+_VECTORS = "headrace.compiled._vectors"
+# A window that no text reaches the end of.
+_ALL = 1 << 30
 
 
 class Levels(NamedTuple):
@@ -49,69 +56,82 @@ class Levels(NamedTuple):
 ALL_KEPT = Levels(0, 0, 0, 0, 1.0)
 
 
-class Seen(NamedTuple):
-    """Which scores of a piece of an attention are looked at.
+class Texts(NamedTuple):
+    """Texts that are laid end to end, and what their attention drops.
 
     Attributes:
-        lengths: [texts] int64, the tokens of each text of a group; None where all have as many as a row is wide.
-        rows_a_text: Rows of scores that a text has, of all heads.
-        first_row: Where the piece begins in its group.
+        lengths: [texts] int64, the tokens of each, the longest first.
+        levels: Of each text, with room for [heads, tokens, tokens]; () where nothing is dropped.
+    """
+
+    lengths: Tensor
+    levels: Sequence[Levels]
+
+
+class Attended(NamedTuple):
+    """What an attention gave, and what its backward pass needs.
+
+    Attributes:
+        output: [tokens, heads, head width].
+        logs: [heads, tokens] float32, the logarithms of the sums of the scores' exponentials.
+    """
+
+    output: Tensor
+    logs: Tensor
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, texts: Texts, *, scale: float, window: int | None) -> Attended:
+    """Return the attention of each text to itself: softmax, dropout and two products in one loop.
+
+    Args:
+        query, key, value: [tokens, heads, head width], of bfloat16 or float32; see `attends`.
+        texts: How they are laid; tokens behind the last one's get 0.
+        scale: Of the scores.
         window: A token sees those that are less than so many away; None for all of its text.
     """
-
-    lengths: Tensor | None
-    rows_a_text: int
-    first_row: int
-    window: int | None
-
-
-def softmax_(scores: Tensor, levels: Levels, seen: Seen, *, made: Tensor | None = None, out: Tensor) -> None:
-    """Fill `made` with the softmax of bfloat16 scores, a dropped weight with its sign bit set, and `out` with those kept.
-
-    Args:
-        scores: [..., width, width].
-        levels: Of the dropout, if there is `made`; the weights are not scaled.
-        seen: Which scores; other weights are 0.
-        made: Like the scores, or themselves; None without dropout.
-        out: Like the scores; without dropout it may be themselves.
-    """
-    _check(torch.bfloat16, scores, out, *([] if made is None else [made]))
-    places = scores.data_ptr(), 0 if made is None else made.data_ptr(), out.data_ptr()
-    _run("softmax16", *_rows(scores), *places, *_seen(seen), *_levels(levels))
+    rows = _alike(query, key, value)
+    output = torch.empty(query.shape, dtype=query.dtype)
+    logs = torch.empty(query.shape[1], query.shape[0], dtype=torch.float32)
+    with _laid(rows, texts, Attended(output, logs), scale, window) as args:
+        _run("attention", *args)
+    output[int(texts.lengths.sum()) :] = 0.0
+    return Attended(output, logs)
 
 
-def gradients_(above: Tensor, made: Tensor, *, dropped: Tensor) -> None:
-    """Turn the gradients of dropped weights, bfloat16, into those of the scores; `dropped` gets the dropped weights again.
+def attention_gradients(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    texts: Texts,
+    found: Attended,
+    above: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of queries, keys and values.
 
     Args:
-        above: [..., width, width], from the products of the dropped weights; the scores' gradients take their place.
-        made: As `softmax_` left it.
-        dropped: Like it.
+        query, key, value, texts, scale, window: As `attention` had them.
+        found: What it gave.
+        above: Gradients of its output.
     """
-    _check(torch.bfloat16, above, made, dropped)
-    _run("gradients16", *_rows(above), above.data_ptr(), made.data_ptr(), dropped.data_ptr())
-
-
-def softmax_in_place_(scores: Tensor, levels: Levels, seen: Seen, *, above: Tensor | None = None) -> None:
-    """Turn float32 scores into their softmax, less what is dropped; and gradients of that into gradients of the scores.
-
-    Args:
-        scores: [..., width, width].
-        levels: Of the dropout; the weights are not scaled.
-        seen: Which scores; other weights are 0.
-        above: Like the scores, the gradients of the dropped weights, in whose place the scores' are left.
-    """
-    _check(torch.float32, scores, *([] if above is None else [above]))
-    places = scores.data_ptr(), 0 if above is None else above.data_ptr(), 0
-    _run("softmax32", *_rows(scores), *places, *_seen(seen), *_levels(levels))
+    rows, above = _alike(query, key, value), above.contiguous()
+    _check(query.dtype, query.shape, above)
+    gradients = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+    with _laid(rows, texts, found, scale, window) as args:
+        _run("gradients", *args, above.data_ptr(), *(one.data_ptr() for one in gradients))
+    for one in gradients:
+        one[int(texts.lengths.sum()) :] = 0.0
+    return gradients[0], gradients[1], gradients[2]
 
 
 def dropped(values: Tensor, levels: Levels) -> Tensor:
     """Return values of bfloat16 or float32 less those that are dropped, the others scaled."""
-    _check(values.dtype if values.dtype in _TYPES else torch.float32, values)
+    _check(values.dtype if values.dtype in _TYPES else torch.float32, values.shape, values)
     out = torch.empty_like(values)
-    places = values.data_ptr(), out.data_ptr(), _bits(levels.scale), 0, 0, 0, 0
-    _run("dropout", values.numel(), _CHUNK, values.element_size(), *places, *_levels(levels))
+    places = values.data_ptr(), out.data_ptr(), _bits(levels.scale)
+    _run("dropout", values.numel(), _CHUNK, values.element_size(), *places, *levels[:4])
     return out
 
 
@@ -149,72 +169,122 @@ def answer(dtype: torch.dtype) -> bool:
     return dtype in _TYPES and _ALSO_ANSWERS.get() and are_there()
 
 
+def attends(dtype: torch.dtype, head_width: int) -> bool:
+    """Return whether there is an attention for numbers of a type and heads so wide; `learn` and `answer` say whether it is used.
+
+    16-bit products need a processor that has them (AVX-512's for bfloat16), and take numbers by twos.
+    """
+    return are_there() and _has_attention(dtype, head_width)
+
+
+def _has_attention(dtype: torch.dtype, head_width: int) -> bool:
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and head_width % 2 == 0 and _has_16_bits())
+
+
+def _has_16_bits() -> bool:
+    found: bool = importlib.import_module(_VECTORS).HAS_16_BITS
+    return found
+
+
 @cache
 def are_there() -> bool:
     """Return whether there are such loops here; the first time compiles them, or reads them from numba's cache."""
     if _threads.team() is None:
         return False
     try:
-        importlib.import_module(_LOOPS)
+        for module in _LOOPS.values():
+            importlib.import_module(module)
         is_same = _are_the_same()
     except ModuleNotFoundError as error:
         _log.debug("no compiled loops: %s", error)
         return False
     except Exception as error:  # noqa: BLE001  # a compiler can fail in any way, and nothing hangs on it but time
-        _log.warning("computing goes on without compiled loops, a tenth slower: %s: %s", type(error).__name__, error)
+        _log.warning("computing goes on without compiled loops, slower: %s: %s", type(error).__name__, error)
         return False
     if not is_same:
-        _log.warning("computing goes on without compiled loops, a tenth slower: their numbers are not torch's")
+        _log.warning("computing goes on without compiled loops, slower: their numbers are not torch's")
     return is_same
 
 
 def _are_the_same() -> bool:
-    """Try each loop on as many numbers as several threads share, with rows that end and a window."""
-    width, window, lengths = 48, 29, torch.tensor([48, 31, 17, 1], device="cpu")
-    draw, places = torch.Generator().manual_seed(0), torch.arange(width, device="cpu")
-    scores, above = (
-        torch.randn(4 * 6, width, width, generator=draw, dtype=torch.float32, device="cpu") for _ in range(2)
+    """Try each loop on texts of several lengths, with and without a window, and on as many numbers as threads share."""
+    lengths, heads, width, scale = torch.tensor([48, 31, 17, 1], device="cpu"), 2, 24, 0.2
+    draw = torch.Generator().manual_seed(0)
+    shape = int(lengths.sum()), heads, width
+    exact = [torch.randn(shape, generator=draw, dtype=torch.float32, device="cpu") for _ in range(4)]
+    texts, pairs = Texts(lengths, ()), [(dropped(exact[0], ALL_KEPT), exact[0], 0.0)]
+    kinds = [(torch.float32, 2e-5), *([(torch.bfloat16, 8e-2)] if _has_16_bits() else [])]
+    for dtype, apart in kinds:
+        query, key, value, above = (one.to(dtype) for one in exact)
+        for window in (None, 29):
+            found = attention(query, key, value, texts, scale=scale, window=window)
+            back = attention_gradients(query, key, value, texts, found, above, scale=scale, window=window)
+            expected = _by_torch([query, key, value, above], lengths, scale, window)
+            pairs += [(mine, theirs, apart) for mine, theirs in zip((found.output, *back), expected, strict=True)]
+    return all(float((a.float() - b).abs().max()) <= apart for a, b, apart in pairs)
+
+
+def _by_torch(given: list[Tensor], lengths: Tensor, scale: float, window: int | None) -> list[Tensor]:
+    """Return in float32 the attention's output and the gradients of queries, keys and values, of these and the output's."""
+    found: list[list[Tensor]] = [[], [], [], []]
+    for parts in zip(*(torch.split(one.float(), lengths.tolist()) for one in given), strict=True):
+        query, key, value, up = (one.transpose(0, 1) for one in parts)
+        places = torch.arange(query.shape[1], device="cpu")
+        far = (places[:, None] - places).abs() >= (window or len(places))
+        weights = torch.softmax((query @ key.mT * scale).masked_fill(far, -torch.inf), dim=-1)
+        grads = up @ value.mT
+        grads = weights * (grads - (weights * grads).sum(dim=-1, keepdim=True)) * scale
+        for kept, one in zip(found, (weights @ value, grads @ key, grads.mT @ query, weights.mT @ up), strict=True):
+            kept.append(one.transpose(0, 1))
+    return [torch.cat(parts) for parts in found]
+
+
+def _alike(*rows: Tensor) -> list[Tensor]:
+    """Return rows of which one loop can read: each token's heads in one piece, and all as far from the next token."""
+    _, heads, width = rows[0].shape
+    apart = rows[0].stride(0)
+    if all(one.stride() == (apart, width, 1) and apart >= heads * width for one in rows):
+        return list(rows)
+    return [one.contiguous() for one in rows]
+
+
+@contextmanager
+def _laid(
+    rows: list[Tensor], texts: Texts, found: Attended, scale: float, window: int | None
+) -> Iterator[tuple[int, ...]]:
+    """Give the arguments of an attention's loop, whose tables last as long as the block."""
+    tokens, heads, width = rows[0].shape
+    lengths = texts.lengths
+    if not _has_attention(rows[0].dtype, width):
+        raise TypeError(f"there is no loop for the attention of {rows[0].dtype} heads {width} wide")
+    for one in rows:
+        _check(rows[0].dtype, rows[0].shape, one, in_one_piece=False)
+    _check(rows[0].dtype, rows[0].shape, found.output)
+    _check(torch.float32, torch.Size((heads, tokens)), found.logs)
+    _check(torch.int64, lengths.shape, lengths)
+    starts = torch.cumsum(lengths, dim=0) - lengths
+    if not len(lengths) or int(lengths.min()) < 1 or int(lengths.sum()) > tokens:
+        raise ValueError(f"texts of {lengths.tolist()} tokens are no parts of {tokens}")
+    levels = texts.levels or [ALL_KEPT] * len(lengths)
+    places, seconds = (torch.tensor([one[at] for one in levels], device="cpu") for at in (2, 1))
+    first, lowest, factor = levels[0].first, levels[0].lowest, levels[0].scale
+    yield (
+        *(len(lengths) * heads, heads, starts.data_ptr(), lengths.data_ptr(), places.data_ptr()),
+        *(one.data_ptr() for one in rows),
+        *(rows[0].stride(0) * rows[0].element_size(), found.output.data_ptr(), found.logs.data_ptr(), tokens, width),
+        *(rows[0].element_size(), _bits(scale), _bits(factor), first, seconds.data_ptr(), lowest),
+        *(min(window or _ALL, _ALL), int(lengths.max())),
     )
-    seen = Seen(lengths, 6 * width, 0, window)
-    real = (places < lengths[:, None]).repeat_interleave(6, dim=0)
-    looks = real[:, :, None] & real[:, None, :] & ((places[:, None] - places).abs() < window)
-    weights = torch.softmax(scores.masked_fill(~looks, -1e9), dim=-1) * looks
-    gradients = weights * (above - (above * weights).sum(dim=-1, keepdim=True))
-    found, back = scores.clone(), above.clone()
-    softmax_in_place_(found, ALL_KEPT, seen, above=back)
-    pairs = [(found, weights, 1e-6), (back, gradients, 1e-5), (dropped(above, ALL_KEPT), above, 0.0)]
-    made, given = scores.to(torch.bfloat16), above.to(torch.bfloat16)
-    out, again = torch.empty_like(made), torch.empty_like(made)
-    softmax_(made, ALL_KEPT, seen, made=made, out=out)
-    back = given.clone()
-    gradients_(back, made, dropped=again)
-    pairs += [(made, weights, 2e-2), (out, made, 0.0), (again, made, 0.0), (back, gradients, 8e-2)]
-    pairs += [(dropped(given, ALL_KEPT), given, 0.0)]
-    return all(float((a.float() - b.float()).abs().max()) <= apart for a, b, apart in pairs)
 
 
-def _check(dtype: torch.dtype, *tensors: Tensor) -> None:
+def _check(dtype: torch.dtype, shape: torch.Size, *tensors: Tensor, in_one_piece: bool = True) -> None:
     """What is written through an address must be what it is held for."""
-    n = tensors[0].numel()
     for one in tensors:
-        if one.dtype != dtype or not one.is_contiguous() or one.device.type != "cpu" or one.numel() != n:
+        fits = one.dtype == dtype and one.shape == shape and one.device.type == "cpu"
+        if not fits or (in_one_piece and not one.is_contiguous()):
             raise TypeError(
-                f"a loop for {dtype} tensors of {n} numbers in one piece got {one.dtype}, {list(one.shape)}"
+                f"a loop for {dtype} tensors of {list(shape)} in one piece got {one.dtype}, {list(one.shape)}"
             )
-
-
-def _rows(scores: Tensor) -> tuple[int, int, int]:
-    width = scores.shape[-1]
-    return scores.numel() // width, max(1, _CHUNK // width), width
-
-
-def _seen(seen: Seen) -> tuple[int, int, int, int]:
-    lengths = 0 if seen.lengths is None else seen.lengths.data_ptr()
-    return lengths, seen.rows_a_text, seen.first_row, seen.window or 0
-
-
-def _levels(levels: Levels) -> tuple[int, int, int, int]:
-    return levels.first, levels.second, levels.start, levels.lowest
 
 
 def _bits(value: float) -> int:
@@ -228,5 +298,5 @@ def _run(name: str, *args: int) -> None:
 
 @cache
 def _address(name: str) -> int:
-    found: int = getattr(importlib.import_module(_LOOPS), name).address
+    found: int = getattr(importlib.import_module(_LOOPS[name]), name).address
     return found

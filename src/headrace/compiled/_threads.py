@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 # What of torch's own libraries names those that it stands on, OpenMP's among them.
 _NAMES_ALL = "libtorch_global_deps.so"
+_N_ARGS = 32  # as `_numbers` has it, which cannot be imported where there is no numba
 
 
 @cache
@@ -37,7 +38,7 @@ def team() -> Callable[..., None] | None:
 
 
 def run(loop: int, *args: int) -> None:
-    """Run a loop of `_loops`, given by its address, until it is through.
+    """Run a loop, given by its address, until it is through.
 
     Args:
         loop: Its address.
@@ -46,5 +47,5 @@ def run(loop: int, *args: int) -> None:
     start = team()
     if start is None:
         raise RuntimeError("torch's threads cannot be asked")
-    given = array.array("q", (0, *args, *[0] * (15 - len(args))))
+    given = array.array("q", (0, *args, *[0] * (_N_ARGS - 1 - len(args))))
     start(loop, given.buffer_info()[0], torch.get_num_threads(), 0)

@@ -136,9 +136,10 @@ def test_a_run_ends_with_the_weights_that_it_has_without_kept_outputs(
     assert entries(cache) == []
     assert any(line.startswith("frozen outputs are not kept: 40 texts would take") for line in said)
     # kept outputs are computed padded, the others end to end: a batch norm makes the most of that rounding
-    near(kept.folder, without.folder, tolerance=1e-4 if head.get("name") == "ulmfit" else 1e-5)
+    has_batch_norm = head.get("name") == "ulmfit"
+    near(kept.folder, without.folder, tolerance=1e-4 if has_batch_norm else 1e-5)
     for mine, theirs in zip(training(kept.folder)["history"], training(without.folder)["history"], strict=True):
-        assert mine["valid"] == pytest.approx(theirs["valid"], abs=3e-4)
+        assert mine["valid"] == pytest.approx(theirs["valid"], abs=1e-3 if has_batch_norm else 3e-4)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,53 @@ def test_a_process_with_other_defaults_has_them_too() -> None:
         assert compiled.are_there.__wrapped__()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_the_trial_hangs_on_no_autocast_around_it() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compiled.are_there.__wrapped__()
+
+
+def in_a_process_of_its_own(code: str, **environment: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_loops_hold_the_memory_that_they_write_to() -> None:
+    """Memory that is given back is gone at once where each piece has pages of its own."""
+    code = "from headrace import compiled; print(compiled.are_there())"
+    assert in_a_process_of_its_own(code, MALLOC_MMAP_THRESHOLD_="4096") == "True"
+    assert in_a_process_of_its_own(code, MALLOC_ARENA_MAX="1") == "True"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="is about processors of that kind")
+@pytest.mark.parametrize(
+    ("features", "told"), [("+avx,+avx2,+fma,+sse4.2", "True True False"), ("+sse4.2", "True False False")]
+)
+def test_an_older_processor_has_what_it_can_do(features: str, told: str, tmp_path: Path) -> None:
+    code = (
+        "import torch; from headrace import compiled as c; "
+        "print(c.are_there(), c.attends(torch.float32, 32), c.attends(torch.bfloat16, 32))"
+    )
+    older = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert in_a_process_of_its_own(code, **older) == told
+
+
+def test_levels_of_other_rates_and_of_too_few_texts_are_refused() -> None:
+    given, texts = packed(torch.float32, (5, 2)), laid((5, 2), 3, 0.1)
+    for wrong in (texts.levels[:1], [texts.levels[0], texts.levels[1]._replace(lowest=7)]):
+        with pytest.raises(ValueError, match="2 texts need as many levels"):
+            by_loops(given, texts._replace(levels=wrong))
+
+
+def test_a_loop_without_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "team", lambda: lambda *args: None)
+    with pytest.raises(MemoryError, match="no memory for a compiled loop"):
+        by_loops(packed(torch.float32, (5, 2)), laid((5, 2), 3, 0.1))
 
 
 def test_other_types_are_refused() -> None:
@@ -200,7 +250,14 @@ def test_a_texts_attention_hangs_on_no_other_text(dtype: torch.dtype) -> None:
     needs(dtype)
     lengths = (70, 41, 33)
     given, texts = packed(dtype, lengths, behind=3), laid(lengths, 3, 0.2)
-    whole = by_loops(given, texts)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = by_loops(given, texts)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(whole, by_loops(given, texts), strict=True):
+        assert torch.equal(one, other)
     alone = by_loops([one[70:111].clone() for one in given], Texts(texts.lengths[1:2], texts.levels[1:2]))
     for one, other in zip(whole, alone, strict=True):
         assert torch.equal(one[70:111], other)
@@ -225,7 +282,7 @@ def test_a_query_that_is_not_finite_has_no_finite_answer_and_no_other_has_none(
 ) -> None:
     needs(dtype)
     lengths = (40, 9)
-    given, texts = packed(dtype, lengths), laid(lengths, 3, 0.1)
+    given, texts = packed(dtype, lengths), laid(lengths, 3, 0.0)
     given[0][2, 1, 3] = broken
     output, d_query, d_key, d_value = by_loops(given, texts)
     is_nan = output.isnan()
@@ -233,6 +290,7 @@ def test_a_query_that_is_not_finite_has_no_finite_answer_and_no_other_has_none(
     assert int(is_nan.sum()) == output.shape[2]
     assert bool(d_query[2, 1].isnan().all())
     assert bool(d_key[:40, 1].isnan().any())
+    assert bool(d_value[:40, 1].isnan().all())
     assert bool(torch.isfinite(d_value[40:]).all())
 
 
@@ -315,10 +373,23 @@ def test_a_compiler_that_fails_costs_time_and_no_more(
     assert bool(caplog.text) == bool(told)
 
 
+def beside(name: str) -> object:
+    """Return one of the functions, whose first answer is a bit beside the point."""
+    own = getattr(compiled, name)
+
+    def wrong(*args: object, **options: object) -> object:
+        found = own(*args, **options)
+        (found if isinstance(found, Tensor) else found[0]).add_(1e-3)
+        return found
+
+    return wrong
+
+
+@pytest.mark.parametrize("name", ["dropped", "attention", "attention_gradients"])
 def test_loops_whose_numbers_are_not_torchs_are_not_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compiled, "dropped", lambda values, levels: values + 1e-3)
+    monkeypatch.setattr(compiled, name, beside(name))
     assert not compiled.are_there.__wrapped__()
     assert "not torch's" in caplog.text
 
@@ -328,7 +399,7 @@ def test_without_torchs_openmp_there_are_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_threads, "team", _threads.team.__wrapped__)
     assert not compiled.are_there.__wrapped__()
     with pytest.raises(RuntimeError, match="cannot be asked"):
-        _threads.run(0)
+        _threads.run(0, 1)
 
 
 def test_a_run_goes_on_with_or_without_them_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

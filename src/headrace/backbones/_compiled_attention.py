@@ -26,7 +26,7 @@ def is_for(query: Tensor, draws: Draws | None, *, is_learning: bool) -> bool:
 
 
 class CompiledAttention(torch.autograd.Function):
-    """[tokens, heads, head width] of queries, keys and values of the same shape; nothing is kept but them and the answer."""
+    """[tokens, heads, head width] of queries, keys and values of the same shape; nothing is kept that grows with a text's square."""
 
     @staticmethod
     def forward(

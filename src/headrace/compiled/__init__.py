@@ -93,7 +93,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, texts: Texts, *, scale:
     output = torch.empty(query.shape, dtype=query.dtype)
     logs = torch.empty(query.shape[1], query.shape[0], dtype=torch.float32)
     with _laid(rows, texts, Attended(output, logs), scale, window) as args:
-        _run("attention", *args)
+        _run("attention", args[0], *args)
     output[int(texts.lengths.sum()) :] = 0.0
     return Attended(output, logs)
 
@@ -120,7 +120,7 @@ def attention_gradients(
     _check(query.dtype, query.shape, above)
     gradients = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
     with _laid(rows, texts, found, scale, window) as args:
-        _run("gradients", *args, above.data_ptr(), *(one.data_ptr() for one in gradients))
+        _run("gradients", args[0], *args, above.data_ptr(), *(one.data_ptr() for one in gradients))
     for one in gradients:
         one[int(texts.lengths.sum()) :] = 0.0
     return gradients[0], gradients[1], gradients[2]
@@ -131,7 +131,7 @@ def dropped(values: Tensor, levels: Levels) -> Tensor:
     _check(values.dtype if values.dtype in _TYPES else torch.float32, values.shape, values)
     out = torch.empty_like(values)
     places = values.data_ptr(), out.data_ptr(), _bits(levels.scale)
-    _run("dropout", values.numel(), _CHUNK, values.element_size(), *places, *levels[:4])
+    _run("dropout", -(-values.numel() // _CHUNK), values.numel(), _CHUNK, values.element_size(), *places, *levels[:4])
     return out
 
 
@@ -178,7 +178,10 @@ def attends(dtype: torch.dtype, head_width: int) -> bool:
 
 
 def _has_attention(dtype: torch.dtype, head_width: int) -> bool:
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and head_width % 2 == 0 and _has_16_bits())
+    if dtype == torch.bfloat16:
+        return head_width % 2 == 0 and _has_16_bits()
+    has_products: bool = importlib.import_module(_VECTORS).MULTIPLIES_AND_ADDS
+    return dtype == torch.float32 and has_products
 
 
 def _has_16_bits() -> bool:
@@ -207,35 +210,47 @@ def are_there() -> bool:
 
 
 def _are_the_same() -> bool:
-    """Try each loop on texts of several lengths, with and without a window, and on as many numbers as threads share."""
+    """Try each loop: attention on texts of several lengths, with and without a window and a dropout; and numbers enough for threads."""
     lengths, heads, width, scale = torch.tensor([48, 31, 17, 1], device="cpu"), 2, 24, 0.2
     draw = torch.Generator().manual_seed(0)
     shape = int(lengths.sum()), heads, width
     exact = [torch.randn(shape, generator=draw, dtype=torch.float32, device="cpu") for _ in range(4)]
-    texts, pairs = Texts(lengths, ()), [(dropped(exact[0], ALL_KEPT), exact[0], 0.0)]
-    kinds = [(torch.float32, 2e-5), *([(torch.bfloat16, 8e-2)] if _has_16_bits() else [])]
-    for dtype, apart in kinds:
+    many = torch.randn(5 * _CHUNK // 2, generator=draw, dtype=torch.float32, device="cpu")
+    levels = [Levels(1, 2, 10_000 * number, 1 << 30, 4 / 3) for number in range(len(lengths))]
+    pairs: list[tuple[Tensor, Tensor, float]] = []
+    for dtype, apart in ((torch.float32, 2e-5), (torch.bfloat16, 8e-2)):
+        pairs.append((dropped(many.to(dtype), ALL_KEPT), many.to(dtype).double(), 0.0))
+        if not _has_attention(dtype, width):
+            continue
         query, key, value, above = (one.to(dtype) for one in exact)
-        for window in (None, 29):
+        for window, drops in ((None, True), (29, False)):
+            texts = Texts(lengths, levels if drops else ())
             found = attention(query, key, value, texts, scale=scale, window=window)
             back = attention_gradients(query, key, value, texts, found, above, scale=scale, window=window)
-            expected = _by_torch([query, key, value, above], lengths, scale, window)
+            expected = _by_torch([query, key, value, above], texts, scale, window)
             pairs += [(mine, theirs, apart) for mine, theirs in zip((found.output, *back), expected, strict=True)]
-    return all(float((a.float() - b).abs().max()) <= apart for a, b, apart in pairs)
+    return all(float((a.double() - b).abs().max()) <= apart for a, b, apart in pairs)
 
 
-def _by_torch(given: list[Tensor], lengths: Tensor, scale: float, window: int | None) -> list[Tensor]:
-    """Return in float32 the attention's output and the gradients of queries, keys and values, of these and the output's."""
+def _by_torch(given: list[Tensor], texts: Texts, scale: float, window: int | None) -> list[Tensor]:
+    """Return the attention's output and the gradients of queries, keys and values, of these and the output's.
+
+    In float64, which no autocast and no setting of torch's computes in fewer bits.
+    """
     found: list[list[Tensor]] = [[], [], [], []]
-    for parts in zip(*(torch.split(one.float(), lengths.tolist()) for one in given), strict=True):
+    by_text = zip(*(torch.split(one.double(), texts.lengths.tolist()) for one in given), strict=True)
+    for number, parts in enumerate(by_text):
         query, key, value, up = (one.transpose(0, 1) for one in parts)
         places = torch.arange(query.shape[1], device="cpu")
         far = (places[:, None] - places).abs() >= (window or len(places))
         weights = torch.softmax((query @ key.mT * scale).masked_fill(far, -torch.inf), dim=-1)
-        grads = up @ value.mT
+        mask = torch.ones(weights.shape, dtype=torch.float32, device="cpu")
+        mask = dropped(mask, texts.levels[number]).double() if texts.levels else mask.double()
+        grads = mask * (up @ value.mT)
         grads = weights * (grads - (weights * grads).sum(dim=-1, keepdim=True)) * scale
-        for kept, one in zip(found, (weights @ value, grads @ key, grads.mT @ query, weights.mT @ up), strict=True):
-            kept.append(one.transpose(0, 1))
+        kept = weights * mask
+        for place, one in zip(found, (kept @ value, grads @ key, grads.mT @ query, kept.mT @ up), strict=True):
+            place.append(one.transpose(0, 1))
     return [torch.cat(parts) for parts in found]
 
 
@@ -266,6 +281,8 @@ def _laid(
     if not len(lengths) or int(lengths.min()) < 1 or int(lengths.sum()) > tokens:
         raise ValueError(f"texts of {lengths.tolist()} tokens are no parts of {tokens}")
     levels = texts.levels or [ALL_KEPT] * len(lengths)
+    if len(levels) != len(lengths) or len({(one.first, one.lowest, one.scale) for one in levels}) > 1:
+        raise ValueError(f"{len(lengths)} texts need as many levels, all of one rate and one first seed")
     places, seconds = (torch.tensor([one[at] for one in levels], device="cpu") for at in (2, 1))
     first, lowest, factor = levels[0].first, levels[0].lowest, levels[0].scale
     yield (
@@ -292,8 +309,8 @@ def _bits(value: float) -> int:
     return int(bits)
 
 
-def _run(name: str, *args: int) -> None:
-    _threads.run(_address(name), *args)
+def _run(name: str, n_pieces: int, *args: int) -> None:
+    _threads.run(_address(name), n_pieces, *args)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The whole attention of packed texts in one loop, forward and back: a text's scores never leave a core's own cache.
+"""The whole attention of packed texts in one loop, forward and back: of a text's scores some rows are there at a time.
 
 A job is one head of one text, of which a thread takes the next when it is through with one. The job first lays out its
 queries, keys and values as the tiles of `_vectors` need them; then it goes through the scores, some rows of them at a
@@ -247,6 +247,7 @@ def attention(given: Any) -> None:
                 share = carray(floats_at(told_at + 8 + 4 * r), (1,))[0]
                 out = a[10] + ((start + i + r) * n_heads + head) * own_width * size
                 _write(two, mixed + 4 * r * width, out, share, own_width)
+    spare[0] = 0  # to name it here keeps the memory; of an address alone numba knows nothing, and would free it
 
 
 @loop
@@ -416,3 +417,4 @@ def gradients(given: Any) -> None:
         _turn(added, back, width, wide)
         for i in range(length):
             _write(two, back + 4 * i * width, a[23] + there + i * whole, scale, own_width)
+    spare[0] = 0  # to name it here keeps the memory; of an address alone numba knows nothing, and would free it

@@ -36,7 +36,7 @@ def _kept(compiles: Callable[..., Any]) -> Callable[..., Any]:
             function.__qualname__ = f"{function.__qualname__}_{_SOURCES}"
             try:
                 return compiles(*args, cache=True, **options)(function)
-            except (RuntimeError, OSError):  # numba finds no place for it, or the disk is full
+            except (RuntimeError, OSError):  # numba finds no place for it
                 return compiles(*args, **options)(function)
 
         return compiled

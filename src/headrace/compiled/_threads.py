@@ -37,11 +37,12 @@ def team() -> Callable[..., None] | None:
     return started
 
 
-def run(loop: int, *args: int) -> None:
+def run(loop: int, n_pieces: int, *args: int) -> None:
     """Run a loop, given by its address, until it is through.
 
     Args:
         loop: Its address.
+        n_pieces: What its threads take of it, one by one.
         args: Its arguments from the second on; the first is the number of the next chunk.
     """
     start = team()
@@ -49,3 +50,5 @@ def run(loop: int, *args: int) -> None:
         raise RuntimeError("torch's threads cannot be asked")
     given = array.array("q", (0, *args, *[0] * (_N_ARGS - 1 - len(args))))
     start(loop, given.buffer_info()[0], torch.get_num_threads(), 0)
+    if given[0] < n_pieces:  # a loop cannot raise: where it finds no memory it ends
+        raise MemoryError("there is no memory for a compiled loop; shorter texts or fewer threads need less")

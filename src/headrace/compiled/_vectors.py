@@ -141,8 +141,13 @@ def _more(b: Builder, x: Value, y: Value) -> Value:
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
-def _less(b: Builder, x: Value, y: Value) -> Value:
-    return b.select(b.fcmp_ordered("<", x, y), x, y)
+def _at_least(b: Builder, value: Value, bound: Value) -> Value:
+    """Return values that are not below a bound; what is no number stays none."""
+    return b.select(b.fcmp_ordered("<", value, bound), bound, value)
+
+
+def _at_most(b: Builder, value: Value, bound: Value) -> Value:
+    return b.select(b.fcmp_ordered(">", value, bound), bound, value)
 
 
 def _across(b: Builder, value: Value, both: Callable[[Value, Value], Value]) -> Value:
@@ -178,7 +183,7 @@ def _exponential(b: Builder, value: Value, *, two: bool) -> Value:
 
     As 2^n * e^r with |r| <= ln(2) / 2, e^r by its series; n is added to the exponent's bits.
     """
-    value = _more(b, value, _splat_float(_LOWEST_EXPONENT))
+    value = _at_least(b, value, _splat_float(_LOWEST_EXPONENT))
     whole = _called(b, "llvm.rint.v16f32", _FLOATS, b.fmul(value, _splat_float(_LOG2_E)))
     rest = _fma(b, whole, _splat_float(-_LN2_HIGH), value)
     rest = _fma(b, whole, _splat_float(-_LN2_LOW), rest)
@@ -270,7 +275,7 @@ def _odds(two: bool, drops: bool) -> Any:
         *tops, strange = _repeat(b, n, [*[lowest_float] * TILE_REGISTERS, zero], look)
         top = _across(b, _more(b, *tops), lambda x, y: _more(b, x, y))
         most = b.fmul(top, scale)
-        factor, less = _all(b, scale, _FLOATS), _all(b, b.fneg(most), _FLOATS)
+        factor, less = _all(b, scale, _FLOATS), _all(b, most, _FLOATS)
         seeds = [_all(b, seed, _WHOLES) for seed in (first, second, lowest)]
         begins = b.add(_all(b, place, _WHOLES), _LANE_NUMBERS)
 
@@ -278,7 +283,8 @@ def _odds(two: bool, drops: bool) -> Any:
             total, here = held
             odds = []
             for k in range(TILE_REGISTERS):
-                part = _exponential(b, _fma(b, at(number, k), factor, less), two=two)
+                # rounded once more than it need be, so that the largest is 0 exactly
+                part = _exponential(b, b.fsub(b.fmul(at(number, k), factor), less), two=two)
                 total = b.fadd(total, part)
                 if drops:
                     level = _level(b, b.add(here, _splat_whole(_LANES * k)), seeds[0], seeds[1])
@@ -356,7 +362,7 @@ def _shares(two: bool) -> Any:
             weights, grads = [], []
             for k in range(TILE_REGISTERS):
                 score, up = (found[which * n_sums + r * TILE_REGISTERS + k] for which in range(2))
-                power = _less(b, b.fsub(b.fmul(score, factor), logs_of[k]), zero)
+                power = _at_most(b, b.fsub(b.fmul(score, factor), logs_of[k]), zero)
                 weight = _exponential(b, power, two=two)
                 away = b.add(gaps, _splat_whole(_LANES * k - r))
                 away = _called(b, "llvm.abs.v16i32", _WHOLES, away, ir.Constant(ir.IntType(1), 0))
@@ -409,7 +415,10 @@ def _turned() -> Any:
 
 # Of a processor without products of bfloat16 a compiler can make none, and it ends the process that asks it to: there the
 # names stand for what is never called.
-HAS_16_BITS = "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[2]
+_TRIPLE, _, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
+HAS_16_BITS = "+avx512bf16" in _FEATURES
+# An x86 without it would call a function for each number that is multiplied and added.
+MULTIPLIES_AND_ADDS = "+fma" in _FEATURES or not _TRIPLE.startswith("x86")
 _BOTH = (HAS_16_BITS, False)
 
 tile_from_row16, tile_from_row32 = (_tile(two, "with a row") for two in _BOTH)

@@ -237,11 +237,12 @@ class Training(ABC):
             progress.route = fastest_route() if progress.total == 0 else DEFAULT
             if progress.route != DEFAULT:
                 self.say_once(f"{progress.route} multiplies float32 matrices: as exact, and faster on this processor")
-        if progress.loops is None:
-            progress.loops = progress.total == 0 and compiled.are_there()
-        if progress.loops and not compiled.are_there():
-            self.say_once("the run began with compiled loops, which are not here: it goes on, but not to the same bits")
         is_fp32 = self.precision(phase)[0] == "fp32"
+        has_loops = compiled.attends(torch.float32 if is_fp32 else torch.bfloat16, head_width=2)
+        if progress.loops is None:
+            progress.loops = progress.total == 0 and has_loops
+        if progress.loops and not has_loops:
+            self.say_once("the run began with compiled loops, which are not here: it goes on, but not to the same bits")
         route = routed(progress.route if is_fp32 else DEFAULT)
         with touched_rows(self.module.model), compiled.learning(progress.loops), route:
             yield

@@ -339,58 +339,14 @@ def gradients(given: Any) -> None:
                     column = 4 * i
                     weight, grad = weights + r * apart + size * (i - low), grads + r * apart + size * (i - low)
                     pair = paired + r // 2 * 4 * (high - low) + 4 * (i - low)
+                    inputs = keys + row_at, values + row_at, 4 * units, query_columns + column, above_columns + column
+                    numbers = 4 * wide, units, logs + column, sums + column, scale, more, number, types.uint32(length)
+                    limits = first, second, lowest, gap, types.uint32(window)
+                    outputs = weight, grad, apart, pair, 4 * (high - low)
                     if two:
-                        shares16(
-                            keys + row_at,
-                            values + row_at,
-                            4 * units,
-                            query_columns + column,
-                            above_columns + column,
-                            4 * wide,
-                            units,
-                            logs + column,
-                            sums + column,
-                            scale,
-                            more,
-                            number,
-                            types.uint32(length),
-                            first,
-                            second,
-                            lowest,
-                            gap,
-                            types.uint32(window),
-                            weight,
-                            grad,
-                            apart,
-                            pair,
-                            4 * (high - low),
-                        )
+                        shares16(*inputs, *numbers, *limits, *outputs)
                     else:
-                        shares32(
-                            keys + row_at,
-                            values + row_at,
-                            4 * units,
-                            query_columns + column,
-                            above_columns + column,
-                            4 * wide,
-                            units,
-                            logs + column,
-                            sums + column,
-                            scale,
-                            more,
-                            number,
-                            types.uint32(length),
-                            first,
-                            second,
-                            lowest,
-                            gap,
-                            types.uint32(window),
-                            weight,
-                            grad,
-                            apart,
-                            pair,
-                            4 * (high - low),
-                        )
+                        shares32(*inputs, *numbers, *limits, *outputs)
             for r in range(0, n_keys, TILE_ROWS):
                 n_rows = min(TILE_ROWS, length - j - r)
                 for which in range(2):

@@ -90,8 +90,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, texts: Texts, *, scale:
         window: A token sees those that are less than so many away; None for all of its text.
     """
     rows = _alike(query, key, value)
-    output = torch.empty(query.shape, dtype=query.dtype)
-    logs = torch.empty(query.shape[1], query.shape[0], dtype=torch.float32)
+    output = query.new_empty(query.shape)
+    logs = query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
     with _laid(rows, texts, Attended(output, logs), scale, window) as args:
         _run("attention", args[0], *args)
     output[int(texts.lengths.sum()) :] = 0.0
@@ -118,7 +118,7 @@ def attention_gradients(
     """
     rows, above = _alike(query, key, value), above.contiguous()
     _check(query.dtype, query.shape, above)
-    gradients = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+    gradients = [query.new_empty(query.shape) for _ in range(3)]
     with _laid(rows, texts, found, scale, window) as args:
         _run("gradients", args[0], *args, above.data_ptr(), *(one.data_ptr() for one in gradients))
     for one in gradients:

@@ -6,6 +6,7 @@ last updated weights: loading, tokenizing, validation and saving lie outside.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -358,6 +359,8 @@ def main() -> None:
     answer({"torch": torch.__version__})
     for line in sys.stdin:
         values, prepared = rows_of(json.loads(line)["train"])
+        # A trainer and its optimizer's state lie in cycles, on every side: left there, the peak would be of two windows.
+        gc.collect()
         loss = side.window(values, prepared)
         wall_s, cpu_s = side.clock.taken
         n_tokens = int(np.sum(prepared.train.lengths))

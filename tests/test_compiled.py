@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headrace import compiled
-from headrace.compiled import ALL_KEPT, Levels, Texts, _threads
+from headrace.compiled import ALL_KEPT, Levels, Texts, _kept, _sizes, _threads
 from headrace.train.fit import fit
 from tiny import tiny_folder
 from tiny_fits import recipe, rows, silent, stop_at, weights, write_csv
@@ -59,13 +60,6 @@ def in_a_process_of_its_own(code: str, **environment: str) -> str:
     return run.stdout.strip()
 
 
-def test_loops_hold_the_memory_that_they_write_to() -> None:
-    """Memory that is given back is gone at once where each piece has pages of its own."""
-    code = "from headrace import compiled; print(compiled.are_there())"
-    assert in_a_process_of_its_own(code, MALLOC_MMAP_THRESHOLD_="4096") == "True"
-    assert in_a_process_of_its_own(code, MALLOC_ARENA_MAX="1") == "True"
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="is about processors of that kind")
 @pytest.mark.parametrize(
@@ -76,7 +70,7 @@ def test_an_older_processor_has_what_it_can_do(features: str, told: str, tmp_pat
         "import torch; from headrace import compiled as c; "
         "print(c.are_there(), c.attends(torch.float32, 32), c.attends(torch.bfloat16, 32))"
     )
-    older = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    older = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "HEADRACE_CACHE": str(tmp_path)}
     assert in_a_process_of_its_own(code, **older) == told
 
 
@@ -84,13 +78,122 @@ def test_levels_of_other_rates_and_of_too_few_texts_are_refused() -> None:
     given, texts = packed(torch.float32, (5, 2)), laid((5, 2), 3, 0.1)
     for wrong in (texts.levels[:1], [texts.levels[0], texts.levels[1]._replace(lowest=7)]):
         with pytest.raises(ValueError, match="2 texts need as many levels"):
-            by_loops(given, texts._replace(levels=wrong))
+            by_loops(given, Texts(texts.lengths, wrong))
 
 
-def test_a_loop_without_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_does_not_come_through_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_threads, "team", lambda: lambda *args: None)
-    with pytest.raises(MemoryError, match="no memory for a compiled loop"):
+    with pytest.raises(RuntimeError, match="0 of 6 pieces"):
         by_loops(packed(torch.float32, (5, 2)), laid((5, 2), 3, 0.1))
+
+
+@pytest.mark.parametrize("name", ["attention_bytes", "gradients_bytes"])
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 32), (torch.bfloat16, 70)])
+def test_a_loop_touches_no_more_room_than_it_was_given(
+    name: str, dtype: torch.dtype, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line less than it asks for, and it leaves before it begins."""
+    needs(dtype)
+    own = getattr(_sizes, name)
+    monkeypatch.setattr(_sizes, name, lambda *args: own(*args) - _sizes.LINE)
+    with pytest.raises(RuntimeError, match="too little room"):
+        by_loops(packed(dtype, (50, 2), width=width), laid((50, 2), 3, 0.1))
+
+
+def test_more_arguments_than_a_loop_takes_are_refused() -> None:
+    with pytest.raises(ValueError, match="has no 40 arguments"):
+        _threads.run(_kept.loops().addresses["dropout"], 1, *range(40))
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two places to keep code in, where there is none yet."""
+    found = [tmp_path / "first", tmp_path / "second"]
+    monkeypatch.setattr(_kept, "_places", lambda: iter(found))
+    return found
+
+
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[_kept.Code]:
+    """Let the compiler give the code that is there already; return what it gave."""
+    own = next(filter(None, (_kept._read(place / f"loops-{_kept._key()}.bin") for place in _kept._places())), None)
+    assert own is not None
+    given: list[_kept.Code] = []
+
+    class Compiler:
+        @staticmethod
+        def compiled() -> _kept.Code:
+            given.append(own)
+            return own
+
+    monkeypatch.setattr(_kept.importlib, "import_module", lambda name: Compiler)
+    return given
+
+
+@pytest.fixture
+def given(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[_kept.Code]:
+    found = compilations(monkeypatch)
+    request.getfixturevalue("places")
+    return found
+
+
+def test_code_is_compiled_once_and_read_from_then_on(given: list[_kept.Code], places: list[Path]) -> None:
+    first = _kept.loops.__wrapped__()
+    (file,) = places[0].iterdir()
+    again = _kept.loops.__wrapped__()
+    assert len(given) == 1
+    assert set(again.addresses) == {"attention", "gradients", "dropout"}
+    assert again[1:] == first[1:]
+    assert not places[1].exists()
+    assert _kept._read(file) == given[0]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [lambda kept: kept[:-1], lambda kept: b"", lambda kept: b"[1]\n", lambda kept: kept[:-1] + b"?"],
+    ids=["cut", "empty", "other", "changed"],
+)
+def test_code_that_is_not_what_was_written_is_never_run(
+    spoilt: Callable[[bytes], bytes], given: list[_kept.Code], places: list[Path]
+) -> None:
+    _kept.loops.__wrapped__()
+    (file,) = places[0].iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(spoilt(whole))
+    _kept.loops.__wrapped__()
+    assert len(given) == 2
+    assert file.read_bytes() == whole
+
+
+def test_where_the_first_place_is_closed_code_is_kept_in_the_second(
+    given: list[_kept.Code], places: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    places[0].write_text("a file, no folder")
+    for _ in range(2):
+        _kept.loops.__wrapped__()
+    assert len(given) == 1
+    assert len(list(places[1].iterdir())) == 1
+    assert not caplog.text
+
+
+def test_code_that_can_be_kept_nowhere_is_used_all_the_same(
+    given: list[_kept.Code], places: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in places:
+        place.write_text("a file, no folder")
+    assert _kept.loops.__wrapped__().addresses["attention"]
+    assert len(given) == 1
+    assert "HEADRACE_CACHE" in caplog.text
+
+
+def test_another_setting_of_the_compiler_is_another_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = _kept._key()
+    monkeypatch.setenv("NUMBA_OPT", "1")
+    assert _kept._key() != own
+
+
+def test_a_process_that_finds_the_code_needs_no_compiler() -> None:
+    code = "import sys; from headrace import compiled; print(compiled.are_there(), 'numba' in sys.modules)"
+    assert in_a_process_of_its_own(code) == "True False"
 
 
 def test_other_types_are_refused() -> None:
@@ -337,8 +440,8 @@ def test_memory_that_is_not_what_it_is_held_for_is_refused(broken: object, place
 
 
 def test_texts_that_are_no_part_of_the_tokens_are_refused() -> None:
-    for lengths in ((5, 3), (5, 0), ()):
-        with pytest.raises(ValueError, match="no parts of 7"):
+    for lengths, told in (((5, 3), "no parts of 7"), ((5, 0), "no texts"), ((), "no texts")):
+        with pytest.raises(ValueError, match=told):
             by_loops(packed(torch.float32, (5, 2)), laid(lengths, 3, 0.0))
 
 
@@ -351,7 +454,8 @@ def test_heads_of_an_odd_width_are_left_to_torch_in_16_bits() -> None:
 
 
 def test_a_processor_without_16_bit_products_has_loops_for_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.compiled._vectors.HAS_16_BITS", False)
+    own = _kept.loops()
+    monkeypatch.setattr(_kept, "loops", lambda: own._replace(has_16_bits=False))
     assert compiled.are_there.__wrapped__()
     assert compiled.attends(torch.float32, 32)
     assert not compiled.attends(torch.bfloat16, 32)
@@ -364,10 +468,10 @@ def test_a_processor_without_16_bit_products_has_loops_for_float32_alone(monkeyp
 def test_a_compiler_that_fails_costs_time_and_no_more(
     fault: Exception, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(name: str) -> None:
+    def fail() -> None:
         raise fault
 
-    monkeypatch.setattr("importlib.import_module", fail)
+    monkeypatch.setattr(_kept, "loops", fail)
     assert not compiled.are_there.__wrapped__()
     assert told in caplog.text
     assert bool(caplog.text) == bool(told)

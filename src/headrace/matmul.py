@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ DEFAULT, ONEDNN = "default", "onednn"
 MIN_GAIN = 1.15
 #: Largest relative error of a product of float32 over 384 terms; bfloat16 has 1e-3.
 MAX_ERROR = 1e-5
+#: What a product with a laid out weight can end with, by torch's function.
+ACTIVATIONS: dict[Callable[[Tensor], Tensor], str] = {functional.gelu: "gelu", functional.relu: "relu"}
 _SHAPE = (512, 384, 1536)
 _N_TRIES = 5
 
@@ -68,9 +71,17 @@ def lay_out(weight: Tensor) -> Tensor:
     return found
 
 
-def times_laid_out(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return given @ weight.T + bias, [..., outputs] bfloat16, with a weight that `lay_out` gave."""
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
+def times_laid_out(given: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """Return given @ weight.T + bias, [..., outputs] bfloat16, with a weight that `lay_out` gave.
+
+    Args:
+        given: [..., inputs] bfloat16.
+        weight: Laid out.
+        bias: [outputs] bfloat16, or None.
+        activation: One of `ACTIVATIONS`, of what is not rounded yet; or `none`.
+    """
+    algorithm = "none" if activation == "gelu" else ""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, activation, [], algorithm)
     return found
 
 
@@ -85,10 +96,17 @@ def lays_out() -> bool:
     bias, added = torch.randn(64, generator=draw).bfloat16(), torch.randn(3, 64, generator=draw).bfloat16()
     try:
         with torch.no_grad():
-            both = ProductWith(weight, laid_out=True).added(given[0], added), added.addmm(given[0], weight.t())
-            return torch.allclose(*both, rtol=1e-2, atol=1e-2) and torch.equal(
-                times_laid_out(given, lay_out(weight), bias), torch.nn.functional.linear(given, weight, bias)
+            both = [ProductWith(weight, laid_out=True).added(given[0], added), added.addmm(given[0], weight.t())]
+            laid, plain = lay_out(weight), functional.linear(given, weight, bias)
+            both += [
+                one
+                for kind, name in ACTIVATIONS.items()
+                for one in (times_laid_out(given, laid, bias, name), kind(plain))
+            ]
+            is_near = all(
+                torch.allclose(a, b, rtol=1e-2, atol=1e-2) for a, b in zip(both[::2], both[1::2], strict=True)
             )
+            return is_near and torch.equal(times_laid_out(given, laid, bias), plain)
     except (AttributeError, RuntimeError, NotImplementedError) as error:
         _log.debug("weights are not laid out: %s", error)
         return False

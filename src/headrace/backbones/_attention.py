@@ -50,6 +50,8 @@ def packed_attention(
     draws = Draws(dropout) if dropout > 0.0 else None
     is_learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in rows)
     is_compiled = _compiled_attention.is_for(rows[0], draws, is_learning=is_learning)
+    if is_compiled and not is_learning:
+        return _compiled_attention.answered(rows[0], rows[1], rows[2], packed, scale, window).unsqueeze(0)
     kind = _compiled_attention.CompiledAttention if is_compiled else _PackedAttention
     found: Tensor = kind.apply(*rows, packed, scale, draws, window)  # type: ignore[no-untyped-call]
     return found.unsqueeze(0)

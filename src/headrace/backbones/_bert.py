@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.backbones._packed import Packed
-from headrace.backbones._written import ACTIVATIONS, SelfAttention, Sizes, Written, seen
+from headrace.backbones._written import ACTIVATIONS, SelfAttention, Sizes, Written, activated, seen
 
 #: Families whose positions count from the padding id + 1.
 _SHIFTED = frozenset({"roberta", "xlm-roberta", "camembert"})
@@ -173,6 +173,8 @@ class _Attention(nn.Module):
 
 
 class _Projections(SelfAttention):
+    PROJECTIONS = ("query", "key", "value")
+
     def __init__(self, sizes: Sizes, config: SimpleNamespace) -> None:
         super().__init__(sizes, config)
         self.query = nn.Linear(sizes.width, sizes.width)
@@ -181,8 +183,7 @@ class _Projections(SelfAttention):
         self.dropout = nn.Dropout(sizes.attention_dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, packed: Packed | None) -> Tensor:
-        rows = [self.query(hidden), self.key(hidden), self.value(hidden)]
-        return self.attend(rows, self.dropout.p if self.training else 0.0, mask, packed)
+        return self.attend(self.project(hidden), self.dropout.p if self.training else 0.0, mask, packed)
 
 
 class _Intermediate(nn.Module):
@@ -192,7 +193,7 @@ class _Intermediate(nn.Module):
         self.activation = ACTIVATIONS[sizes.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.activation(self.dense(hidden))
+        return activated(self.dense, self.activation, hidden)
 
 
 class _Joined(nn.Module):

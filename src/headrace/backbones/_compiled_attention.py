@@ -25,6 +25,11 @@ def is_for(query: Tensor, draws: Draws | None, *, is_learning: bool) -> bool:
     return wanted and compiled.attends(query.dtype, query.shape[2])
 
 
+def answered(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scale: float, window: int | None) -> Tensor:
+    """Return [tokens, heads, head width] of queries, keys and values of that shape, for which there is no way back."""
+    return compiled.attention(query, key, value, packed.texts, scale=scale, window=window).output
+
+
 class CompiledAttention(torch.autograd.Function):
     """[tokens, heads, head width] of queries, keys and values of the same shape; nothing is kept that grows with a text's square."""
 
@@ -65,6 +70,6 @@ class CompiledAttention(torch.autograd.Function):
 
 def _texts(packed: Packed, draws: Draws | None, query: Tensor) -> compiled.Texts:
     if draws is None:
-        return compiled.Texts(packed.lengths, ())
+        return packed.texts
     n_heads = query.shape[1]
     return compiled.Texts(packed.lengths, [draws.levels(torch.Size((n_heads, n, n))) for n in packed.lengths.tolist()])

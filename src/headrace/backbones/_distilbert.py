@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.backbones._packed import Packed
-from headrace.backbones._written import ACTIVATIONS, SelfAttention, Sizes, Written, seen
+from headrace.backbones._written import ACTIVATIONS, SelfAttention, Sizes, Written, activated, seen
 
 FAMILIES = frozenset({"distilbert"})
 
@@ -129,6 +129,8 @@ class _Layer(nn.Module):
 
 
 class _Attention(SelfAttention):
+    PROJECTIONS = ("q_lin", "k_lin", "v_lin")
+
     def __init__(self, sizes: Sizes, config: SimpleNamespace) -> None:
         super().__init__(sizes, config)
         self.q_lin = nn.Linear(sizes.width, sizes.width)
@@ -138,8 +140,7 @@ class _Attention(SelfAttention):
         self.dropout = nn.Dropout(sizes.attention_dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, packed: Packed | None) -> Tensor:
-        rows = [self.q_lin(hidden), self.k_lin(hidden), self.v_lin(hidden)]
-        attended = self.attend(rows, self.dropout.p if self.training else 0.0, mask, packed)
+        attended = self.attend(self.project(hidden), self.dropout.p if self.training else 0.0, mask, packed)
         found: Tensor = self.out_lin(attended)
         return found
 
@@ -153,5 +154,5 @@ class _FeedForward(nn.Module):
         self.activation = ACTIVATIONS[sizes.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        found: Tensor = self.dropout(self.lin2(self.activation(self.lin1(hidden))))
+        found: Tensor = self.dropout(self.lin2(activated(self.lin1, self.activation, hidden)))
         return found

@@ -291,6 +291,9 @@ class NativeTransformer(Transformer, NativeBackbone):
     def __init__(self, model: Any, *, label_names: Sequence[str], source: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, source=source)
         self.label_names = tuple(label_names)
+        self._last: tuple[
+            nn.Module, ...
+        ] = ()  # the last layer, once it is found; a module of its own it must not become
 
     @property
     def encoder(self) -> Any:
@@ -308,10 +311,12 @@ class NativeTransformer(Transformer, NativeBackbone):
     def _packed_logits(self, batch: Batch) -> Tensor:
         """Return the logits of texts that are laid end to end in the encoder and stand apart again for the head."""
         packed = self._laid(batch)
-        found = _layers.layer_list(self.encoder)
-        if found is None:
-            raise TypeError("its layers cannot be found")
-        apart = _lower.changing(found[1][-1], lambda hidden: self._put(packed, hidden, batch))
+        if not self._last:  # to look for it takes a tenth of a short text
+            found = _layers.layer_list(self.encoder)
+            if found is None:
+                raise TypeError("its layers cannot be found")
+            self._last = (found[1][-1],)
+        apart = _lower.changing(self._last[0], lambda hidden: self._put(packed, hidden, batch))
         with _training.without_masks(), self._narrowing(packed), apart:
             logits: Tensor = self.model(**self._packed_arguments(batch, packed)).logits
         return logits

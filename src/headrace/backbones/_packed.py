@@ -9,11 +9,14 @@ attention is exchanged through transformers' attention interface.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from headrace.compiled import Texts
 
 # One more group costs as much as about 2,000 cells of scores: a handful of small operations.
 # An estimate from the overhead of some twenty operations of 2 to 5 µs each, not a benchmark.
@@ -65,6 +68,11 @@ class Packed:
     positions: Tensor
     lengths: Tensor
     groups: tuple[Group, ...]
+
+    @cached_property
+    def texts(self) -> Texts:
+        """The texts as the compiled loops know them, for an attention that drops nothing."""
+        return Texts(self.lengths)
 
     @classmethod
     def of(cls, attention_mask: Tensor, *, even: int = 1) -> Packed:

@@ -139,18 +139,38 @@ class Written(nn.Module):
                     module.weight[module.padding_idx].zero_()
 
 
+def activated(linear: nn.Module, activation: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    """Return the activation of what a linear layer gives; a layer that knows how does both at once."""
+    at_once: Callable[..., Tensor | None] | None = getattr(linear, "activated", None)
+    found = None if at_once is None else at_once(given, activation)
+    return activation(linear(given)) if found is None else found
+
+
 class SelfAttention(nn.Module):
     """Attention of queries, keys and values that a family's own layers make.
 
     Args:
         sizes: Of the encoder.
         config: The encoder's; it names the attention.
+
+    Attributes:
+        joined: A layer that makes all three at once, in the place of `PROJECTIONS`; None where there is none.
     """
+
+    #: The family's names of the layers that make queries, keys and values.
+    PROJECTIONS: ClassVar[tuple[str, str, str]]
 
     def __init__(self, sizes: Sizes, config: SimpleNamespace) -> None:
         super().__init__()
         self.config = config
         self.n_heads = sizes.n_heads
+        self.joined: nn.Module | None = None
+
+    def project(self, hidden: Tensor) -> list[Tensor]:
+        """Return queries, keys and values of hidden states, [texts, tokens, width] each."""
+        if self.joined is not None:
+            return list(self.joined(hidden).chunk(3, dim=-1))
+        return [self.get_submodule(name)(hidden) for name in self.PROJECTIONS]
 
     def attend(self, rows: list[Tensor], rate: float, mask: Tensor | None, packed: Packed | None) -> Tensor:
         """Return [texts, tokens, width] of queries, keys and values of that shape.

@@ -1,37 +1,32 @@
 """Loops over tensors that are compiled for this processor: what torch does in many passes over memory is done in one.
 
-numba compiles them, some seconds long when they are first wanted, and keeps them on disk. They are for tensors on the CPU,
-of bfloat16 or float32. Where numba is not there, or torch's threads cannot be asked, or the numbers are not torch's within
-rounding, `are_there` says no and there are none.
+numba compiles them, some seconds long when they are first wanted on a machine; their machine code is kept on disk, and loads
+in some hundredths of a second without numba. They are for tensors on the CPU, of bfloat16 or float32. Where numba is not
+there, or torch's threads cannot be asked, or the numbers are not torch's within rounding, `are_there` says no and there are
+none.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from headrace.compiled import _threads
+from headrace.compiled import _kept, _sizes, _threads
 
 _log = logging.getLogger(__name__)
 
 # Of a matrix so many numbers at a time are one thread's: some microseconds of work, and within its own cache.
 _CHUNK = 1 << 13
 _TYPES = (torch.bfloat16, torch.float32)
-_LOOPS = {
-    "dropout": "headrace.compiled._dropout",
-    "attention": "headrace.compiled._attention",
-    "gradients": "headrace.compiled._attention",
-}
-_VECTORS = "headrace.compiled._vectors"
 # A window that no text reaches the end of.
 _ALL = 1 << 30
 
@@ -56,8 +51,9 @@ class Levels(NamedTuple):
 ALL_KEPT = Levels(0, 0, 0, 0, 1.0)
 
 
-class Texts(NamedTuple):
-    """Texts that are laid end to end, and what their attention drops.
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts that are laid end to end, and what their attention drops; one is for all layers that drop the same.
 
     Attributes:
         lengths: [texts] int64, the tokens of each, the longest first.
@@ -65,7 +61,36 @@ class Texts(NamedTuple):
     """
 
     lengths: Tensor
-    levels: Sequence[Levels]
+    levels: Sequence[Levels] = ()
+
+    @cached_property
+    def tables(self) -> _Tables:
+        """What the loops are told of them.
+
+        Raises:
+            ValueError: There is no text, one has no token, or the levels are not theirs.
+        """
+        lengths = self.lengths
+        _check(torch.int64, torch.Size((len(lengths),)), lengths)
+        if not len(lengths) or int(lengths.min()) < 1:
+            raise ValueError(f"texts of {lengths.tolist()} tokens are no texts")
+        levels = self.levels or [ALL_KEPT] * len(lengths)
+        if len(levels) != len(lengths) or len({(one.first, one.lowest, one.scale) for one in levels}) > 1:
+            raise ValueError(f"{len(lengths)} texts need as many levels, all of one rate and one first seed")
+        ends = torch.cumsum(lengths, dim=0)
+        places, seconds = (torch.tensor([one[at] for one in levels], device="cpu") for at in (2, 1))
+        return _Tables(ends - lengths, places, seconds, int(ends[-1]), int(lengths.max()), levels[0])
+
+
+class _Tables(NamedTuple):
+    """Of texts: their first tokens, the places and second seeds of their levels, tokens in all and of the longest, one's levels."""
+
+    starts: Tensor
+    places: Tensor
+    seconds: Tensor
+    n_tokens: int
+    longest: int
+    level: Levels
 
 
 class Attended(NamedTuple):
@@ -93,8 +118,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, texts: Texts, *, scale:
     output = query.new_empty(query.shape)
     logs = query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
     with _laid(rows, texts, Attended(output, logs), scale, window) as args:
-        _run("attention", args[0], *args)
-    output[int(texts.lengths.sum()) :] = 0.0
+        _run("attention", args[0], *args, room_bytes=_room_bytes(_sizes.attention_bytes, query, texts))
+    _clear_behind(texts, output)
     return Attended(output, logs)
 
 
@@ -120,9 +145,9 @@ def attention_gradients(
     _check(query.dtype, query.shape, above)
     gradients = [query.new_empty(query.shape) for _ in range(3)]
     with _laid(rows, texts, found, scale, window) as args:
-        _run("gradients", args[0], *args, above.data_ptr(), *(one.data_ptr() for one in gradients))
-    for one in gradients:
-        one[int(texts.lengths.sum()) :] = 0.0
+        places = above.data_ptr(), *(one.data_ptr() for one in gradients)
+        _run("gradients", args[0], *args, *places, room_bytes=_room_bytes(_sizes.gradients_bytes, query, texts))
+    _clear_behind(texts, *gradients)
     return gradients[0], gradients[1], gradients[2]
 
 
@@ -179,24 +204,16 @@ def attends(dtype: torch.dtype, head_width: int) -> bool:
 
 def _has_attention(dtype: torch.dtype, head_width: int) -> bool:
     if dtype == torch.bfloat16:
-        return head_width % 2 == 0 and _has_16_bits()
-    has_products: bool = importlib.import_module(_VECTORS).MULTIPLIES_AND_ADDS
-    return dtype == torch.float32 and has_products
-
-
-def _has_16_bits() -> bool:
-    found: bool = importlib.import_module(_VECTORS).HAS_16_BITS
-    return found
+        return head_width % 2 == 0 and _kept.loops().has_16_bits
+    return dtype == torch.float32 and _kept.loops().multiplies_and_adds
 
 
 @cache
 def are_there() -> bool:
-    """Return whether there are such loops here; the first time compiles them, or reads them from numba's cache."""
+    """Return whether there are such loops here; the first time on a machine compiles them."""
     if _threads.team() is None:
         return False
     try:
-        for module in _LOOPS.values():
-            importlib.import_module(module)
         is_same = _are_the_same()
     except ModuleNotFoundError as error:
         _log.debug("no compiled loops: %s", error)
@@ -269,29 +286,30 @@ def _laid(
 ) -> Iterator[tuple[int, ...]]:
     """Give the arguments of an attention's loop, whose tables last as long as the block."""
     tokens, heads, width = rows[0].shape
-    lengths = texts.lengths
+    tables, lengths = texts.tables, texts.lengths
     if not _has_attention(rows[0].dtype, width):
         raise TypeError(f"there is no loop for the attention of {rows[0].dtype} heads {width} wide")
     for one in rows:
         _check(rows[0].dtype, rows[0].shape, one, in_one_piece=False)
     _check(rows[0].dtype, rows[0].shape, found.output)
     _check(torch.float32, torch.Size((heads, tokens)), found.logs)
-    _check(torch.int64, lengths.shape, lengths)
-    starts = torch.cumsum(lengths, dim=0) - lengths
-    if not len(lengths) or int(lengths.min()) < 1 or int(lengths.sum()) > tokens:
+    if tables.n_tokens > tokens:
         raise ValueError(f"texts of {lengths.tolist()} tokens are no parts of {tokens}")
-    levels = texts.levels or [ALL_KEPT] * len(lengths)
-    if len(levels) != len(lengths) or len({(one.first, one.lowest, one.scale) for one in levels}) > 1:
-        raise ValueError(f"{len(lengths)} texts need as many levels, all of one rate and one first seed")
-    places, seconds = (torch.tensor([one[at] for one in levels], device="cpu") for at in (2, 1))
-    first, lowest, factor = levels[0].first, levels[0].lowest, levels[0].scale
+    first, _, _, lowest, factor = tables.level
     yield (
-        *(len(lengths) * heads, heads, starts.data_ptr(), lengths.data_ptr(), places.data_ptr()),
+        *(len(lengths) * heads, heads, tables.starts.data_ptr(), lengths.data_ptr(), tables.places.data_ptr()),
         *(one.data_ptr() for one in rows),
         *(rows[0].stride(0) * rows[0].element_size(), found.output.data_ptr(), found.logs.data_ptr(), tokens, width),
-        *(rows[0].element_size(), _bits(scale), _bits(factor), first, seconds.data_ptr(), lowest),
-        *(min(window or _ALL, _ALL), int(lengths.max())),
+        *(rows[0].element_size(), _bits(scale), _bits(factor), first, tables.seconds.data_ptr(), lowest),
+        *(min(window or _ALL, _ALL), tables.longest),
     )
+
+
+def _clear_behind(texts: Texts, *found: Tensor) -> None:
+    """What lies behind the last text is no number yet."""
+    for one in found:
+        if texts.tables.n_tokens < len(one):
+            one[texts.tables.n_tokens :] = 0.0
 
 
 def _check(dtype: torch.dtype, shape: torch.Size, *tensors: Tensor, in_one_piece: bool = True) -> None:
@@ -309,11 +327,9 @@ def _bits(value: float) -> int:
     return int(bits)
 
 
-def _run(name: str, n_pieces: int, *args: int) -> None:
-    _threads.run(_address(name), n_pieces, *args)
+def _room_bytes(of: Callable[[int, int, int], int], query: Tensor, texts: Texts) -> int:
+    return of(texts.tables.longest, query.shape[2], query.element_size())
 
 
-@cache
-def _address(name: str) -> int:
-    found: int = getattr(importlib.import_module(_LOOPS[name]), name).address
-    return found
+def _run(name: str, n_pieces: int, *args: int, room_bytes: int = 0) -> None:
+    _threads.run(_kept.loops().addresses[name], n_pieces, *args, room_bytes=room_bytes)

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from headrace.compiled._kept import exact_row, loop, row
+from headrace.compiled._language import exact_row, loop, row
 from headrace.compiled._numbers import (
-    N_ARGS,
     address_of,
     as_float,
     bits_at,
@@ -29,10 +28,9 @@ from headrace.compiled._numbers import (
     wholes_at,
     widened,
 )
+from headrace.compiled._sizes import BLOCK, LINE, N_ARGS, NEXT_ROOM, ROOM, ROOM_BYTES, TILE_COLUMNS, TILE_ROWS
 from headrace.compiled._vectors import (
     SHARE_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
     odds16,
     odds32,
     odds_dropped16,
@@ -48,9 +46,6 @@ from headrace.compiled._vectors import (
     turned,
 )
 
-# Keys whose scores are made together, of all queries: what a query gets of them is added up once.
-_BLOCK = 64
-_LINE = 64
 _FAR, _ENDED = np.float32(-1e30), np.float32(1e30)
 _ZERO = np.float32(0.0)
 _16 = np.uint32(16)
@@ -173,10 +168,8 @@ def attention(given: Any) -> None:
     scale, more = as_float(types.uint32(a[15])), as_float(types.uint32(a[16]))
     first, lowest = types.uint32(a[17]), types.uint32(a[19])
     window, most = a[20], _up(a[21], TILE_COLUMNS)
-    spare = np.empty(
-        _LINE + 5 * most * units * 4 + 4 * most + TILE_ROWS * most * 8 + TILE_ROWS * width * 4 + 64, np.uint8
-    )
-    queries = _up(spare.ctypes.data, _LINE)
+    at = address_of(given)
+    queries = a[ROOM] + a[ROOM_BYTES] * next_of(at + 8 * NEXT_ROOM)
     rows, columns = queries + 4 * units * most, queries + 8 * units * most
     values, beside = queries + 12 * units * most, queries + 16 * units * most
     ended = queries + 20 * units * most
@@ -185,7 +178,8 @@ def attention(given: Any) -> None:
     mixed = odds + 4 * TILE_ROWS * most
     told_at = mixed + 4 * TILE_ROWS * width
     told = carray(floats_at(told_at), (2,))
-    at = address_of(given)
+    if told_at + LINE - queries > a[ROOM_BYTES]:
+        return
     while True:
         job = next_of(at)
         if job >= n_jobs:
@@ -247,7 +241,6 @@ def attention(given: Any) -> None:
                 share = carray(floats_at(told_at + 8 + 4 * r), (1,))[0]
                 out = a[10] + ((start + i + r) * n_heads + head) * own_width * size
                 _write(two, mixed + 4 * r * width, out, share, own_width)
-    spare[0] = 0  # to name it here keeps the memory; of an address alone numba knows nothing, and would free it
 
 
 @loop
@@ -265,10 +258,8 @@ def gradients(given: Any) -> None:
     first, lowest = types.uint32(a[17]), types.uint32(a[19])
     window, most = min(a[20], 1 << 30), _up(a[21], TILE_COLUMNS)
     each = 4 * units * most
-    spare = np.empty(
-        _LINE + 10 * each + 8 * most + 12 * _BLOCK * most + 8 * width * most + 4 * _BLOCK * width, np.uint8
-    )
-    queries = _up(spare.ctypes.data, _LINE)
+    at = address_of(given)
+    queries = a[ROOM] + a[ROOM_BYTES] * next_of(at + 8 * NEXT_ROOM)
     keys, values, above = queries + each, queries + 2 * each, queries + 3 * each
     query_columns, above_columns = queries + 4 * each, queries + 5 * each
     query_pairs, above_pairs, key_pairs, key_columns = (
@@ -280,12 +271,13 @@ def gradients(given: Any) -> None:
     logs = queries + 10 * each
     sums = logs + 4 * most
     weights = sums + 4 * most
-    grads = weights + 4 * _BLOCK * most
-    paired = grads + 4 * _BLOCK * most
-    added = paired + 4 * _BLOCK * most
+    grads = weights + 4 * BLOCK * most
+    paired = grads + 4 * BLOCK * most
+    added = paired + 4 * BLOCK * most
     back = added + 4 * width * most
     mixed = back + 4 * width * most
-    at = address_of(given)
+    if mixed + 4 * BLOCK * width - queries > a[ROOM_BYTES]:
+        return
     while True:
         job = next_of(at)
         if job >= n_jobs:
@@ -323,8 +315,8 @@ def gradients(given: Any) -> None:
         _copy(a[11] + 4 * (head * a[12] + start), 4, 1, length, logs, 1, length)
         _fill(logs + 4 * length, _ENDED, wide - length)
         _fill(added, _ZERO, width * wide)
-        for j in range(0, filled, _BLOCK):
-            n_keys = min(_BLOCK, filled - j)
+        for j in range(0, filled, BLOCK):
+            n_keys = min(BLOCK, filled - j)
             low, high = 0, wide
             if window < length:
                 low = max(0, j - window + 1) // TILE_COLUMNS * TILE_COLUMNS
@@ -373,4 +365,3 @@ def gradients(given: Any) -> None:
         _turn(added, back, width, wide)
         for i in range(length):
             _write(two, back + 4 * i * width, a[23] + there + i * whole, scale, own_width)
-    spare[0] = 0  # to name it here keeps the memory; of an address alone numba knows nothing, and would free it

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from headrace.compiled._kept import loop, row
+from headrace.compiled._language import loop, row
 from headrace.compiled._numbers import (
-    N_ARGS,
     address_of,
     as_float,
     bits_at,
@@ -19,6 +18,7 @@ from headrace.compiled._numbers import (
     next_of,
     widened,
 )
+from headrace.compiled._sizes import N_ARGS
 
 _ZERO = np.float32(0.0)
 

@@ -9,8 +9,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-# A loop is a C function of one address, where its arguments stand as int64 (`_threads.run` puts them there).
-N_ARGS = 32
 _LAST_BIT, _11, _14, _15, _16, _17 = (np.uint32(n) for n in (1, 11, 14, 15, 16, 17))
 _BELOW_HALF = np.uint32(0x7FFF)
 # Of Wellons's `triple32` (Hash Prospector, 2018), every bit of whose answer hangs on every bit that it is given.

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
+from headrace.compiled._sizes import LINE, N_ARGS, ROOM
+
 _log = logging.getLogger(__name__)
 
 # What of torch's own libraries names those that it stands on, OpenMP's among them.
 _NAMES_ALL = "libtorch_global_deps.so"
-_N_ARGS = 32  # as `_numbers` has it, which cannot be imported where there is no numba
 
 
 @cache
@@ -37,18 +38,24 @@ def team() -> Callable[..., None] | None:
     return started
 
 
-def run(loop: int, n_pieces: int, *args: int) -> None:
+def run(loop: int, n_pieces: int, *args: int, room_bytes: int = 0) -> None:
     """Run a loop, given by its address, until it is through.
 
     Args:
         loop: Its address.
         n_pieces: What its threads take of it, one by one.
-        args: Its arguments from the second on; the first is the number of the next chunk.
+        args: Its arguments from the second on; the first is the number of the next piece.
+        room_bytes: What a thread needs while it computes.
     """
     start = team()
     if start is None:
         raise RuntimeError("torch's threads cannot be asked")
-    given = array.array("q", (0, *args, *[0] * (_N_ARGS - 1 - len(args))))
-    start(loop, given.buffer_info()[0], torch.get_num_threads(), 0)
-    if given[0] < n_pieces:  # a loop cannot raise: where it finds no memory it ends
-        raise MemoryError("there is no memory for a compiled loop; shorter texts or fewer threads need less")
+    n_threads, each = torch.get_num_threads(), -(-room_bytes // LINE) * LINE
+    room = torch.empty(n_threads * each + LINE, dtype=torch.uint8, device="cpu")
+    first = -(-room.data_ptr() // LINE) * LINE
+    given = array.array("q", (0, *args, *[0] * (ROOM - 1 - len(args)), first, each, 0))
+    if len(given) != N_ARGS:
+        raise ValueError(f"a loop has no {len(args)} arguments")
+    start(loop, given.buffer_info()[0], n_threads, 0)
+    if given[0] < n_pieces:  # a loop cannot raise: where it has too little room it ends
+        raise RuntimeError(f"a compiled loop did {given[0]} of {n_pieces} pieces: {each} bytes are too little room")

@@ -20,16 +20,13 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from headrace.compiled._numbers import LEVEL_FACTORS
+from headrace.compiled._sizes import LANES, TILE_COLUMNS, TILE_REGISTERS, TILE_ROWS
 
-# A tile has so many rows, and columns of so many registers: 16 sums on the way, and loads for which there is time beside.
-TILE_ROWS, TILE_REGISTERS = 8, 2
 # One of the backward pass, which holds two sums of each score.
 SHARE_ROWS = 4
-_LANES = 16
-TILE_COLUMNS = TILE_REGISTERS * _LANES
 
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_FLOATS, _WHOLES = ir.VectorType(_F32, _LANES), ir.VectorType(_I32, _LANES)
+_FLOATS, _WHOLES = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _TYPES = {"i": types.int64, "f": types.float32, "u": types.uint32}
 Builder = Any
 Value = Any
@@ -51,7 +48,7 @@ class _Halves(ir.Type):  # type: ignore[misc]
         return hash(("bfloat", self.count))
 
 
-_PAIRS = _Halves(2 * _LANES)
+_PAIRS = _Halves(2 * LANES)
 
 
 def _intrinsic(arguments: str, build: Callable[[Builder, list[Value]], None]) -> Any:
@@ -77,21 +74,21 @@ def _c64(value: int) -> Value:
 
 
 def _splat_float(value: float) -> Value:
-    return ir.Constant(_FLOATS, [float(value)] * _LANES)
+    return ir.Constant(_FLOATS, [float(value)] * LANES)
 
 
 def _splat_whole(value: int) -> Value:
-    return ir.Constant(_WHOLES, [value & 0xFFFFFFFF] * _LANES)
+    return ir.Constant(_WHOLES, [value & 0xFFFFFFFF] * LANES)
 
 
-_LANE_NUMBERS = ir.Constant(_WHOLES, list(range(_LANES)))
+_LANE_NUMBERS = ir.Constant(_WHOLES, list(range(LANES)))
 
 
 def _all(b: Builder, value: Value, kind: ir.VectorType) -> Value:
     """Return a register with a number in all lanes."""
     none = ir.Constant(kind, ir.Undefined)
     first = b.insert_element(none, value, ir.Constant(_I32, 0))
-    return b.shuffle_vector(first, none, ir.Constant(_WHOLES, [0] * _LANES))
+    return b.shuffle_vector(first, none, ir.Constant(_WHOLES, [0] * LANES))
 
 
 def _load(b: Builder, address: Value, kind: ir.Type) -> Value:
@@ -153,7 +150,7 @@ def _at_most(b: Builder, value: Value, bound: Value) -> Value:
 def _across(b: Builder, value: Value, both: Callable[[Value, Value], Value]) -> Value:
     """Return the first lane's number of what is joined over all lanes."""
     for half in (8, 4, 2, 1):
-        turned = [(lane + half) % _LANES for lane in range(_LANES)]
+        turned = [(lane + half) % LANES for lane in range(LANES)]
         value = both(value, b.shuffle_vector(value, value, ir.Constant(_WHOLES, turned)))
     return b.extract_element(value, ir.Constant(_I32, 0))
 
@@ -220,17 +217,17 @@ def _tile(two: bool, begins: str) -> Any:
         rows, rows_apart, columns, columns_apart, n, out, out_apart, begun = given
 
         def place(r: int, k: int) -> Value:
-            return b.add(b.add(out, b.mul(out_apart, _c64(r))), _c64(4 * _LANES * k))
+            return b.add(b.add(out, b.mul(out_apart, _c64(r))), _c64(4 * LANES * k))
 
         sums = [_splat_float(0.0)] * (TILE_ROWS * TILE_REGISTERS)
         if begins == "with what is there":
             sums = [_load(b, place(r, k), _FLOATS) for r in range(TILE_ROWS) for k in range(TILE_REGISTERS)]
         elif begins == "with a row":
-            sums = [_load(b, b.add(begun, _c64(4 * _LANES * k)), _FLOATS) for k in range(TILE_REGISTERS)] * TILE_ROWS
+            sums = [_load(b, b.add(begun, _c64(4 * LANES * k)), _FLOATS) for k in range(TILE_REGISTERS)] * TILE_ROWS
 
         def step(number: Value, sums: list[Value]) -> list[Value]:
             beside = b.add(columns, b.mul(number, columns_apart))
-            right = [_load(b, b.add(beside, _c64(4 * _LANES * k)), _WHOLES) for k in range(TILE_REGISTERS)]
+            right = [_load(b, b.add(beside, _c64(4 * LANES * k)), _WHOLES) for k in range(TILE_REGISTERS)]
             found = []
             for r in range(TILE_ROWS):
                 unit = b.add(b.add(rows, b.mul(rows_apart, _c64(r))), b.mul(number, _c64(4)))
@@ -259,7 +256,7 @@ def _odds(two: bool, drops: bool) -> Any:
         scores, n, out, scale, place, first, second, lowest, told = given
 
         def at(number: Value, k: int) -> Value:
-            return _load(b, b.add(scores, b.add(b.mul(number, _c64(4 * TILE_COLUMNS)), _c64(4 * _LANES * k))), _FLOATS)
+            return _load(b, b.add(scores, b.add(b.mul(number, _c64(4 * TILE_COLUMNS)), _c64(4 * LANES * k))), _FLOATS)
 
         zero = _splat_float(0.0)
 
@@ -287,7 +284,7 @@ def _odds(two: bool, drops: bool) -> Any:
                 part = _exponential(b, b.fsub(b.fmul(at(number, k), factor), less), two=two)
                 total = b.fadd(total, part)
                 if drops:
-                    level = _level(b, b.add(here, _splat_whole(_LANES * k)), seeds[0], seeds[1])
+                    level = _level(b, b.add(here, _splat_whole(LANES * k)), seeds[0], seeds[1])
                     part = b.select(b.icmp_unsigned(">=", level, seeds[2]), part, zero)
                 odds.append(part)
             _put(b, two, odds, b.add(out, b.mul(number, _c64(TILE_COLUMNS * (2 if two else 4)))))
@@ -306,10 +303,10 @@ def _put(b: Builder, two: bool, values: list[Value], address: Value) -> None:
         _store(b, _narrowed(b, *values), address)
         return
     for k, value in enumerate(values):
-        _store(b, value, b.add(address, _c64(4 * _LANES * k)))
+        _store(b, value, b.add(address, _c64(4 * LANES * k)))
 
 
-_EVENLY = ir.Constant(ir.VectorType(_I32, 2 * _LANES), [lane // 2 + _LANES * (lane % 2) for lane in range(2 * _LANES)])
+_EVENLY = ir.Constant(ir.VectorType(_I32, 2 * LANES), [lane // 2 + LANES * (lane % 2) for lane in range(2 * LANES)])
 
 
 def _shares(two: bool) -> Any:
@@ -337,8 +334,7 @@ def _shares(two: bool) -> Any:
             beside = b.mul(number, columns_apart)
             for which, (rows, columns) in enumerate(((keys, queries), (values, above))):
                 right = [
-                    _load(b, b.add(b.add(columns, beside), _c64(4 * _LANES * k)), _WHOLES)
-                    for k in range(TILE_REGISTERS)
+                    _load(b, b.add(b.add(columns, beside), _c64(4 * LANES * k)), _WHOLES) for k in range(TILE_REGISTERS)
                 ]
                 for r in range(SHARE_ROWS):
                     unit = b.add(b.add(rows, b.mul(rows_apart, _c64(r))), b.mul(number, _c64(4)))
@@ -352,10 +348,10 @@ def _shares(two: bool) -> Any:
         factor, kept_factor = _all(b, scale, _FLOATS), _all(b, more, _FLOATS)
         seeds = [_all(b, seed, _WHOLES) for seed in (first, second, lowest)]
         far = _all(b, window, _WHOLES)
-        logs_of = [_load(b, b.add(logs, _c64(4 * _LANES * k)), _FLOATS) for k in range(TILE_REGISTERS)]
-        sums_of = [_load(b, b.add(sums, _c64(4 * _LANES * k)), _FLOATS) for k in range(TILE_REGISTERS)]
+        logs_of = [_load(b, b.add(logs, _c64(4 * LANES * k)), _FLOATS) for k in range(TILE_REGISTERS)]
+        sums_of = [_load(b, b.add(sums, _c64(4 * LANES * k)), _FLOATS) for k in range(TILE_REGISTERS)]
         places = b.add(_all(b, place, _WHOLES), b.mul(_LANE_NUMBERS, _all(b, apart, _WHOLES)))
-        a_register = b.mul(_all(b, apart, _WHOLES), _splat_whole(_LANES))
+        a_register = b.mul(_all(b, apart, _WHOLES), _splat_whole(LANES))
         gaps = b.add(_all(b, gap, _WHOLES), _LANE_NUMBERS)
         last: list[Value] = []
         for r in range(SHARE_ROWS):
@@ -364,7 +360,7 @@ def _shares(two: bool) -> Any:
                 score, up = (found[which * n_sums + r * TILE_REGISTERS + k] for which in range(2))
                 power = _at_most(b, b.fsub(b.fmul(score, factor), logs_of[k]), zero)
                 weight = _exponential(b, power, two=two)
-                away = b.add(gaps, _splat_whole(_LANES * k - r))
+                away = b.add(gaps, _splat_whole(LANES * k - r))
                 away = _called(b, "llvm.abs.v16i32", _WHOLES, away, ir.Constant(ir.IntType(1), 0))
                 weight = b.select(b.icmp_signed("<", away, far), weight, zero)
                 here = b.add(places, _splat_whole(r))
@@ -379,9 +375,9 @@ def _shares(two: bool) -> Any:
             if two and r % 2:
                 pairs = b.add(paired_at, b.mul(paired_apart, _c64(r // 2)))
                 for k in range(TILE_REGISTERS):
-                    both = b.bitcast(_narrowed(b, last[k], grads[k]), ir.VectorType(_I16, 2 * _LANES))
+                    both = b.bitcast(_narrowed(b, last[k], grads[k]), ir.VectorType(_I16, 2 * LANES))
                     side_by_side = b.shuffle_vector(both, both, _EVENLY)
-                    _store(b, side_by_side, b.add(pairs, _c64(4 * _LANES * k)))
+                    _store(b, side_by_side, b.add(pairs, _c64(4 * LANES * k)))
             last = grads
 
     return _intrinsic("iiiiiiiii" + "ff" + "uuuuuuu" + "iiiii", build)
@@ -395,19 +391,19 @@ def _turned() -> Any:
 
     def build(b: Builder, given: list[Value]) -> None:
         rows, apart, out, out_apart = given
-        held = [_load(b, b.add(rows, b.mul(apart, _c64(r))), _WHOLES) for r in range(_LANES)]
+        held = [_load(b, b.add(rows, b.mul(apart, _c64(r))), _WHOLES) for r in range(LANES)]
         # Rounds of exchanges: after the one of `half`, rows that are so far apart have changed that bit with the lanes.
         for half in (8, 4, 2, 1):
-            low = [lane - half + _LANES if lane & half else lane for lane in range(_LANES)]
-            high = [lane + _LANES if lane & half else lane + half for lane in range(_LANES)]
+            low = [lane - half + LANES if lane & half else lane for lane in range(LANES)]
+            high = [lane + LANES if lane & half else lane + half for lane in range(LANES)]
             masks = [ir.Constant(_WHOLES, mask) for mask in (low, high)]
             found = list(held)
-            for r in range(_LANES):
+            for r in range(LANES):
                 if not r & half:
                     pair = held[r], held[r + half]
                     found[r], found[r + half] = (b.shuffle_vector(*pair, mask) for mask in masks)
             held = found
-        for r in range(_LANES):
+        for r in range(LANES):
             _store(b, held[r], b.add(out, b.mul(out_apart, _c64(r))))
 
     return _intrinsic("iiii", build)

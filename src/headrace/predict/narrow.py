@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from headrace import matmul
+from headrace.backbones._written import SelfAttention
 from headrace.model import Classifier
 
 
@@ -15,8 +18,9 @@ class Narrowed:
     """Keeps a twin of a classifier with the weights of its linear layers in bfloat16; all else is the classifier's own.
 
     Autocast makes the same 16-bit weights in each pass, and forgets them: of a short text that is a third of the time.
-    On a CPU oneDNN lays a weight out anew in each product, too; the twin's lie as they are wanted. Its scores under
-    autocast are the same to the bit. It is made at its first use, and anew when a weight was changed or moved.
+    On a CPU oneDNN lays a weight out anew in each product, too; the twin's lie as they are wanted, those of queries, keys and
+    values as one, and an activation is computed with the product before it. Its scores are autocast's but for a rounding
+    to 16 bits less before each activation. It is made at its first use, and anew when a weight was changed or moved.
     """
 
     def __init__(self) -> None:
@@ -42,25 +46,53 @@ class LaidOut(nn.Module):
     """A linear layer whose 16-bit weight lies as oneDNN wants it for its products on this processor.
 
     Args:
-        linear: With a weight in bfloat16, on the CPU.
+        linear: With a weight in bfloat16, on the CPU; several are one layer, whose outputs stand behind each other.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, *linear: nn.Linear) -> None:
         super().__init__()
-        self.weight = matmul.lay_out(linear.weight)
-        self.bias = linear.bias
+        biases = [one.bias for one in linear if one.bias is not None]
+        self.weight = matmul.lay_out(torch.cat([one.weight.detach() for one in linear]))
+        self.bias = torch.cat([one.detach() for one in biases]) if biases else None
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product, [..., outputs] bfloat16."""
         return matmul.times_laid_out(input.to(torch.bfloat16), self.weight, self.bias)
 
+    def activated(self, input: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Return the activation of the product; None for one that cannot be computed with it."""
+        name = matmul.ACTIVATIONS.get(activation)
+        if name is None:
+            return None
+        return matmul.times_laid_out(input.to(torch.bfloat16), self.weight, self.bias, name)
+
 
 def lay_out(model: nn.Module) -> None:
     """Exchange the linear layers in bfloat16 on the CPU for `LaidOut` ones, in place."""
     for module in list(model.modules()):
+        if isinstance(module, SelfAttention):
+            parts = [part for name in module.PROJECTIONS if _is_narrow(part := module.get_submodule(name))]
+            if len(parts) == 3 and len({part.bias is None for part in parts}) == 1:
+                module.joined = LaidOut(*parts)
+                for name in module.PROJECTIONS:
+                    delattr(module, name)
         for name, child in module.named_children():
-            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16 and child.weight.device.type == "cpu":
+            if _is_narrow(child):
                 setattr(module, name, LaidOut(child))
+
+
+def _is_narrow(module: nn.Module) -> TypeGuard[nn.Linear]:
+    if type(module) is not nn.Linear:
+        return False
+    return module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu"
+
+
+def each_module(model: nn.Module) -> list[nn.Module]:
+    """Return the parts of a model; `modules()` looks for those that stand in it twice, as long as a short text takes."""
+    found = [model]
+    for module in found:  # grows while it is gone through
+        found.extend(child for child in module._modules.values() if child is not None)
+    return found
 
 
 def _find_how_to_score(classifier: Classifier) -> None:
@@ -72,8 +104,8 @@ def _find_how_to_score(classifier: Classifier) -> None:
 
 
 def _linear_weights(model: nn.Module) -> list[nn.Parameter]:
-    linear = (module for module in model.modules() if type(module) is nn.Linear)
-    return [weight for module in linear for weight in module.parameters(recurse=False)]
+    linear = (module for module in each_module(model) if type(module) is nn.Linear)
+    return [weight for module in linear for weight in module._parameters.values() if weight is not None]
 
 
 def _version(weight: nn.Parameter) -> int:

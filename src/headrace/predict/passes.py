@@ -14,6 +14,7 @@ from headrace import compiled
 from headrace.errors import RecipeError, suggestion
 from headrace.matmul import fastest_route, routed
 from headrace.model import Classifier
+from headrace.predict.narrow import each_module
 from headrace.text.batch import Batch, Tokens, batches_by_length, collate
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
@@ -26,9 +27,6 @@ MAX_TEXTS = 256
 # A single text's tokens on a CPU are filled up to a multiple of so many: oneDNN compiles its kernels for each number of
 # tokens that it meets, which takes as long as a short text does.
 EVEN_TOKENS = 16
-# Scores of one head, of all texts, from which on compiled loops pay: with MiniLM they win half a second of these, as much as
-# it takes to load them.
-_MANY_SCORES = 1 << 25
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
 POOLS = ("mean", "cls", "max", "concat", "pooler")
 
@@ -206,11 +204,11 @@ def _passes(
     n_texts, n_done = len(texts.lengths), 0
     max_tokens = compute.get("max_tokens", MAX_TOKENS_CPU if device.type == "cpu" else MAX_TOKENS)
     groups = batches_by_length(texts.lengths, max_tokens=max_tokens, max_texts=MAX_TEXTS)
-    loops = device.type == "cpu" and precision == "bf16" and _loops_pay(texts.lengths)
+    loops = device.type == "cpu" and precision == "bf16"
     with ExitStack() as stack:
         stack.enter_context(_evaluating(classifier))
         # a single text is answered at once; in float32 texts of one length have nothing to gain either
-        gains = any(len(rows) > 1 if precision == "bf16" else np.ptp(texts.lengths[rows]) for rows in groups)
+        gains = loops or any(len(rows) > 1 if precision == "bf16" else np.ptp(texts.lengths[rows]) for rows in groups)
         if device.type == "cpu" and gains:
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))
         if device.type == "cpu" and precision == "fp32":
@@ -227,14 +225,6 @@ def _passes(
                 progress(n_done, n_texts)
 
 
-def _loops_pay(lengths: np.ndarray) -> bool:
-    """Return whether so many scores of attention are computed that loading the compiled loops is won back.
-
-    It hangs on the texts that are scored together, and on nothing else of a process.
-    """
-    return int(np.square(lengths, dtype=np.int64).sum()) >= _MANY_SCORES
-
-
 def _few_widths(length: int, classifier: Classifier) -> int:
     """Return of what a single text's tokens are filled up to a multiple: 1 where the model would not take so many."""
     most = classifier.backbone.max_tokens
@@ -248,7 +238,7 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[An
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Switch dropout off; afterwards each module trains or not as before (a frozen part keeps its own flag)."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in each_module(model) if module.training]
     if training:  # switching takes as long as a tenth of a short text
         model.eval()
     try:

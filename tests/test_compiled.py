@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import platform
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,10 +69,11 @@ def in_a_process_of_its_own(code: str, **environment: str) -> str:
 )
 def test_an_older_processor_has_what_it_can_do(features: str, told: str, tmp_path: Path) -> None:
     code = (
-        "import torch; from headrace import compiled as c; "
+        "import pathlib, torch; from headrace import compiled as c; "
+        f"c._kept._places = lambda: iter([(pathlib.Path({str(tmp_path)!r}), False)]); "
         "print(c.are_there(), c.attends(torch.float32, 32), c.attends(torch.bfloat16, 32))"
     )
-    older = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "HEADRACE_CACHE": str(tmp_path)}
+    older = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
     assert in_a_process_of_its_own(code, **older) == told
 
 
@@ -89,15 +92,36 @@ def test_a_loop_that_does_not_come_through_is_told(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["attention_bytes", "gradients_bytes"])
 @pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 32), (torch.bfloat16, 70)])
-def test_a_loop_touches_no_more_room_than_it_was_given(
+def test_a_loop_with_too_little_room_leaves_before_it_begins(
     name: str, dtype: torch.dtype, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line less than it asks for, and it leaves before it begins."""
     needs(dtype)
     own = getattr(_sizes, name)
     monkeypatch.setattr(_sizes, name, lambda *args: own(*args) - _sizes.LINE)
     with pytest.raises(RuntimeError, match="too little room"):
         by_loops(packed(dtype, (50, 2), width=width), laid((50, 2), 3, 0.1))
+
+
+@pytest.mark.parametrize("window", [None, 1, 23])
+@pytest.mark.parametrize("lengths", [(1,), (31, 8), (65, 64, 33), (300, 7)], ids=str)
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 7), (torch.float32, 64), (torch.bfloat16, 70)])
+def test_a_loop_touches_nothing_behind_its_room(
+    dtype: torch.dtype, width: int, lengths: tuple[int, ...], window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs(dtype)
+    whole: list[Tensor] = []
+
+    def guarded(n_bytes: int) -> Tensor:
+        whole.append(torch.full((n_bytes + 8192,), 0x5A, dtype=torch.uint8))
+        return whole[-1][4096 : 4096 + n_bytes]
+
+    monkeypatch.setattr(_threads, "_room", guarded)
+    by_loops(packed(dtype, lengths, width=width), laid(lengths, 3, 0.1), window)
+    n_used = [int((one[4096:-4096] != 0x5A).sum()) for one in whole]
+    assert len(whole) >= 2
+    assert n_used[0] > 0
+    assert n_used[-1] > 0
+    assert all(bool((one[:4096] == 0x5A).all()) and bool((one[-4096:] == 0x5A).all()) for one in whole)
 
 
 def test_more_arguments_than_a_loop_takes_are_refused() -> None:
@@ -107,15 +131,17 @@ def test_more_arguments_than_a_loop_takes_are_refused() -> None:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Two places to keep code in, where there is none yet."""
+    """Two places to keep code in, where there is none yet; the second is one that others could reach."""
     found = [tmp_path / "first", tmp_path / "second"]
-    monkeypatch.setattr(_kept, "_places", lambda: iter(found))
+    monkeypatch.setattr(_kept, "_places", lambda: zip(found, (False, True), strict=True))
     return found
 
 
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[_kept.Code]:
     """Let the compiler give the code that is there already; return what it gave."""
-    own = next(filter(None, (_kept._read(place / f"loops-{_kept._key()}.bin") for place in _kept._places())), None)
+    _kept.loops()
+    name = f"loops-{_kept._key()}.bin"
+    own = next(filter(None, (_kept._read(place / name, is_shared=False) for place, _ in _kept._places())), None)
     assert own is not None
     given: list[_kept.Code] = []
 
@@ -144,13 +170,20 @@ def test_code_is_compiled_once_and_read_from_then_on(given: list[_kept.Code], pl
     assert set(again.addresses) == {"attention", "gradients", "dropout"}
     assert again[1:] == first[1:]
     assert not places[1].exists()
-    assert _kept._read(file) == given[0]
+    assert _kept._read(file, is_shared=True) == given[0]
 
 
 @pytest.mark.parametrize(
     "spoilt",
-    [lambda kept: kept[:-1], lambda kept: b"", lambda kept: b"[1]\n", lambda kept: kept[:-1] + b"?"],
-    ids=["cut", "empty", "other", "changed"],
+    [
+        lambda kept: kept[:-1],
+        lambda kept: b"",
+        lambda kept: b"\xff\n[1]\n",
+        lambda kept: kept[:-1] + b"?",
+        lambda kept: kept.replace(b"attention", b"attentiom", 1),
+        lambda kept: kept.replace(b'"has_16_bits": ', b'"has_16_bits":1', 1),
+    ],
+    ids=["cut", "empty", "other", "changed", "another name", "another flag"],
 )
 def test_code_that_is_not_what_was_written_is_never_run(
     spoilt: Callable[[bytes], bytes], given: list[_kept.Code], places: list[Path]
@@ -173,6 +206,78 @@ def test_where_the_first_place_is_closed_code_is_kept_in_the_second(
     assert len(given) == 1
     assert len(list(places[1].iterdir())) == 1
     assert not caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_place_that_cannot_be_written_is_passed_over(
+    number: int, given: list[_kept.Code], places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is done there, looking and clearing up too."""
+    own: dict[str, Any] = {name: getattr(Path, name) for name in ("mkdir", "unlink")}
+
+    def failing(name: str) -> Any:
+        def call(path: Path, *args: Any, **options: Any) -> Any:
+            if places[0] == path or places[0] in path.parents:
+                raise OSError(number, os.strerror(number), str(path))
+            return own[name](path, *args, **options)
+
+        return call
+
+    for name in own:
+        monkeypatch.setattr(Path, name, failing(name))
+    for _ in range(2):
+        _kept.loops.__wrapped__()
+    assert len(given) == 1
+    assert len(list(places[1].iterdir())) == 1
+
+
+def test_code_that_others_could_have_written_is_not_run(given: list[_kept.Code], places: list[Path]) -> None:
+    places[0].write_text("a file, no folder")
+    _kept.loops.__wrapped__()
+    (file,) = places[1].iterdir()
+    assert file.stat().st_mode & 0o022 == 0
+    assert _kept._read(file, is_shared=True)
+    file.chmod(0o664)
+    assert _kept._read(file, is_shared=True) is None
+    assert _kept._read(file, is_shared=False)
+
+
+def test_settings_in_a_file_are_in_no_name_and_their_code_is_not_kept(
+    given: list[_kept.Code], places: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".numba_config.yaml").write_text("opt: 1\n")
+    assert _kept.loops.__wrapped__().addresses
+    assert not any(place.exists() for place in places)
+
+
+def test_without_a_home_the_first_place_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(_kept, "cache_folder", homeless)
+    assert [is_shared for _, is_shared in _kept._places()] == [False]
+
+
+@pytest.mark.parametrize(
+    ("features", "found"), [("+avx2,+fma", False), ("+avx512bf16,+avx2", True), ("-avx512bf16", False)]
+)
+def test_whether_a_processor_may_have_16_bit_products_needs_no_compiler(
+    features: str, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", features)
+    assert _kept.may_have_16_bits.__wrapped__() is found
+    monkeypatch.delenv("NUMBA_CPU_FEATURES")
+    assert _kept.may_have_16_bits.__wrapped__() is _kept.loops().has_16_bits
+
+
+def test_where_there_are_no_16_bit_products_nothing_is_compiled_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(_kept, "may_have_16_bits", lambda: False)
+    monkeypatch.setattr(compiled, "are_there", fail)
+    assert not compiled.attends(torch.bfloat16, 32)
 
 
 def test_code_that_can_be_kept_nowhere_is_used_all_the_same(

@@ -69,7 +69,7 @@ def atomic_path(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
             temporary.unlink()  # what it took counts as free
         raise write_error(path, error, size_bytes=size_bytes) from error
     finally:
-        with suppress(NotADirectoryError):  # a file stands where the folder should be: the error above says so
+        with suppress(OSError):  # no folder to unlink in, or one that is closed: the error above says so
             temporary.unlink(missing_ok=True)
 
 

@@ -147,7 +147,9 @@ def _kept(bundle: Bundle, examples: Examples, out: Path, where: Where) -> KeptSc
         "precision": where.get("precision", "fp32"),
         "device": device,
         "route": fastest_route() if device == "cpu" else None,
-        "loops": device == "cpu" and where.get("precision") == "bf16" and compiled.are_there(),
+        "loops": device == "cpu"
+        and where.get("precision") == "bf16"
+        and compiled.attends(torch.bfloat16, head_width=2),
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
         "versions": versions(),

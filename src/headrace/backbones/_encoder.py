@@ -119,7 +119,7 @@ class Transformer(Backbone):
         pooler = getattr(self.encoder, "pooler", None)
         if pooler is None:
             return None
-        if isinstance(pooler, nn.Linear):  # ALBERT keeps the activation beside it
+        if hasattr(self.encoder, "pooler_activation"):  # ALBERT keeps it beside a linear layer
             first: Tensor = self.encoder.pooler_activation(pooler(hidden[:, 0]))
             return first
         output: Tensor = pooler(hidden)
@@ -291,9 +291,7 @@ class NativeTransformer(Transformer, NativeBackbone):
     def __init__(self, model: Any, *, label_names: Sequence[str], source: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, source=source)
         self.label_names = tuple(label_names)
-        self._last: tuple[
-            nn.Module, ...
-        ] = ()  # the last layer, once it is found; a module of its own it must not become
+        self._last: tuple[nn.Module, ...] = ()  # the last layer once it is found; as a tuple it is no module of its own
 
     @property
     def encoder(self) -> Any:

@@ -93,7 +93,8 @@ class Packed:
         tokens = np.repeat(order * width, ordered) + positions
         places = np.zeros(n_texts * width, dtype=np.int64)
         places[tokens] = np.arange(len(tokens))
-        filled = _filled(len(tokens)) - len(tokens)
+        # a single text is as wide already as few texts are
+        filled = (_filled(len(tokens)) if n_texts > 1 else width) - len(tokens)
         padding = np.flatnonzero(lengths < width)
         if filled and len(padding):
             first = int(padding[0])

@@ -79,13 +79,14 @@ class Texts:
             raise ValueError(f"{len(lengths)} texts need as many levels, all of one rate and one first seed")
         ends = torch.cumsum(lengths, dim=0)
         places, seconds = (torch.tensor([one[at] for one in levels], device="cpu") for at in (2, 1))
-        return _Tables(ends - lengths, places, seconds, int(ends[-1]), int(lengths.max()), levels[0])
+        return _Tables(ends - lengths, lengths.clone(), places, seconds, int(ends[-1]), int(lengths.max()), levels[0])
 
 
 class _Tables(NamedTuple):
-    """Of texts: their first tokens, the places and second seeds of their levels, tokens in all and of the longest, one's levels."""
+    """Of texts: first tokens, lengths, places and second seeds of their levels; tokens in all and of the longest; one's levels."""
 
     starts: Tensor
+    lengths: Tensor
     places: Tensor
     seconds: Tensor
     n_tokens: int
@@ -199,6 +200,8 @@ def attends(dtype: torch.dtype, head_width: int) -> bool:
 
     16-bit products need a processor that has them (AVX-512's for bfloat16), and take numbers by twos.
     """
+    if dtype == torch.bfloat16 and not _kept.may_have_16_bits():  # nothing is compiled to find that out
+        return False
     return are_there() and _has_attention(dtype, head_width)
 
 
@@ -297,7 +300,7 @@ def _laid(
         raise ValueError(f"texts of {lengths.tolist()} tokens are no parts of {tokens}")
     first, _, _, lowest, factor = tables.level
     yield (
-        *(len(lengths) * heads, heads, tables.starts.data_ptr(), lengths.data_ptr(), tables.places.data_ptr()),
+        *(len(lengths) * heads, heads, tables.starts.data_ptr(), tables.lengths.data_ptr(), tables.places.data_ptr()),
         *(one.data_ptr() for one in rows),
         *(rows[0].stride(0) * rows[0].element_size(), found.output.data_ptr(), found.logs.data_ptr(), tokens, width),
         *(rows[0].element_size(), _bits(scale), _bits(factor), first, tables.seconds.data_ptr(), lowest),

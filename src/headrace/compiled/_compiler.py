@@ -49,7 +49,8 @@ def _object(name: str, loop: Any) -> bytes:
     passes = binding.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
-    wanted = [one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")]
+    named = [*module.functions, *module.global_variables]
+    wanted = [one.name for one in named if one.is_declaration and not one.name.startswith("llvm.")]
     if wanted:
         raise RuntimeError(f"the loop {name!r} calls {', '.join(wanted)}")
     found: bytes = machine.emit_object(module)

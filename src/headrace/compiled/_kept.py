@@ -24,6 +24,10 @@ from headrace.files import atomic_file, cache_folder
 _log = logging.getLogger(__name__)
 
 _COMPILER = "headrace.compiled._compiler"
+# What of numba's settings changes the code.
+_SETTINGS = ("CPU_NAME", "CPU_FEATURES", "ENABLE_AVX", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DISABLE_INTEL_SVML")
+_SETTINGS_FILE = ".numba_config.yaml"
+_16_BITS = "avx512bf16"
 _engines: list[Any] = []  # their code lasts as long as they do
 
 
@@ -31,7 +35,7 @@ class Code(NamedTuple):
     """What was compiled.
 
     Attributes:
-        objects: Of each loop an object file, which wants nothing but the C library.
+        objects: Of each loop an object file, which wants nothing but the libraries of C and its mathematics.
         has_16_bits: Whether the processor multiplies numbers of bfloat16.
         multiplies_and_adds: Whether it multiplies and adds in one step.
     """
@@ -63,17 +67,31 @@ def loops() -> Loops:
         Exception: It fails, in whatever way.
     """
     name = f"loops-{_key()}.bin"
-    found = next(filter(None, (_read(place / name) for place in _places())), None)
+    found = next(filter(None, (_read(place / name, is_shared=is_shared) for place, is_shared in _places())), None)
     if found is None:
         found = importlib.import_module(_COMPILER).compiled()
         _keep(name, found)
     return Loops(_loaded(found.objects), found.has_16_bits, found.multiplies_and_adds)
 
 
-def _places() -> Iterator[Path]:
-    """Yield where code may be kept: beside its sources as Python's own is, or where it is this user's."""
-    yield Path(__file__).parent / "__pycache__"
-    yield cache_folder() / "loops"
+@cache
+def may_have_16_bits() -> bool:
+    """Return whether the processor multiplies numbers of bfloat16, without a compilation; False where there is no compiler."""
+    named = os.environ.get("NUMBA_CPU_FEATURES")
+    if named is not None:
+        return f"+{_16_BITS}" in named.split(",")
+    try:
+        from llvmlite import binding
+    except ModuleNotFoundError:
+        return False
+    return _16_BITS in _features(binding)
+
+
+def _places() -> Iterator[tuple[Path, bool]]:
+    """Yield where code may be kept, and whether others than those who change the package may write there."""
+    yield Path(__file__).parent / "__pycache__", False
+    with suppress(RuntimeError):  # a user without a home
+        yield cache_folder() / "loops", True
 
 
 def _key() -> str:
@@ -84,67 +102,78 @@ def _key() -> str:
     for file in sorted(Path(__file__).parent.glob("*.py")):
         found.update(file.read_bytes())
     said = {
-        "versions": [version("numba"), version("llvmlite")],
+        "versions": [version("headrace"), version("numba"), version("llvmlite")],
         "processor": [binding.get_default_triple(), binding.get_host_cpu_name(), *sorted(_features(binding))],
-        "settings": sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_")),
+        "settings": [os.environ.get(f"NUMBA_{name}") for name in _SETTINGS],
     }
     found.update(json.dumps(said).encode())
     return found.hexdigest()[:32]
 
 
-def _features(binding: Any) -> Iterator[str]:
-    with suppress(RuntimeError):  # of some processors LLVM knows only the name
-        yield from (name for name, is_there in binding.get_host_cpu_features().items() if is_there)
-
-
-def _read(path: Path) -> Code | None:
-    """Return the code of a file; None where there is none, or not what was written."""
+def _features(binding: Any) -> set[str]:
     try:
-        content = path.read_bytes()
+        return {name for name, is_there in binding.get_host_cpu_features().items() if is_there}
+    except RuntimeError:  # of some processors LLVM knows only the name
+        return set()
+
+
+def _read(path: Path, *, is_shared: bool) -> Code | None:
+    """Return the code of a file; None where there is none, or not what was written, or by another user."""
+    try:
+        with open(path, "rb") as file:
+            facts, content = os.fstat(file.fileno()), file.read()
     except OSError:
         return None
-    head, _, rest = content.partition(b"\n")
-    try:
-        about = json.loads(head)
-        if about["sha256"] != hashlib.sha256(rest).hexdigest():
-            raise ValueError("its content is not what was written")
-        objects, start = {}, 0
-        for name, size in about["sizes"].items():
-            objects[name] = rest[start : start + size]
-            start += size
-        return Code(objects, bool(about["has_16_bits"]), bool(about["multiplies_and_adds"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.debug("%s is made anew: %s", path, error)
+    if is_shared and (facts.st_uid not in (0, os.getuid()) or facts.st_mode & 0o022):
+        _log.debug("%s is not run: others than its user could have written it", path)
         return None
+    digest, _, rest = content.partition(b"\n")
+    if digest.decode("ascii", "replace") != hashlib.sha256(rest).hexdigest():
+        _log.debug("%s is made anew: it is not what was written", path)
+        return None
+    head, _, body = rest.partition(b"\n")
+    about = json.loads(head)
+    objects, start = {}, 0
+    for name, size in about["sizes"].items():
+        objects[name] = body[start : start + size]
+        start += size
+    return Code(objects, bool(about["has_16_bits"]), bool(about["multiplies_and_adds"]))
 
 
 def _keep(name: str, code: Code) -> None:
     """Write the code where there is a place for it."""
-    rest = b"".join(code.objects.values())
+    if Path(_SETTINGS_FILE).exists():  # what stands in it is not in the name
+        return
     about = {
-        "sha256": hashlib.sha256(rest).hexdigest(),
         "sizes": {name: len(one) for name, one in code.objects.items()},
         "has_16_bits": code.has_16_bits,
         "multiplies_and_adds": code.multiplies_and_adds,
     }
-    for place in _places():
+    content = b"\n".join((json.dumps(about).encode(), b"".join(code.objects.values())))
+    for place, _ in _places():
         try:
             with atomic_file(place / name) as file:
-                file.write(json.dumps(about).encode() + b"\n" + rest)
-        except HeadraceError as error:
+                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            os.chmod(place / name, 0o644)
+        except (HeadraceError, OSError, RuntimeError) as error:
             _log.debug("compiled loops are not kept in %s: %s", place, error)
         else:
             return
     _log.warning(
         "the loops that are compiled for this processor can be kept nowhere, so that each process compiles them anew, some "
-        "seconds long: name a folder in the environment variable HEADRACE_CACHE"
+        "seconds long: name a folder of your own in the environment variable HEADRACE_CACHE"
     )
 
 
 def _loaded(objects: Mapping[str, bytes]) -> dict[str, int]:
-    """Return the addresses of the loops of object files, each called by its own name."""
+    """Return the addresses of the loops of object files, each called by its own name.
+
+    Raises:
+        OSError: The system lets no process run what it has written.
+    """
     from llvmlite import binding
 
+    binding.check_jit_execution()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     machine = binding.Target.from_default_triple().create_target_machine()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from headrace.compiled._sizes import LINE, N_ARGS, ROOM
 
@@ -50,8 +51,8 @@ def run(loop: int, n_pieces: int, *args: int, room_bytes: int = 0) -> None:
     start = team()
     if start is None:
         raise RuntimeError("torch's threads cannot be asked")
-    n_threads, each = torch.get_num_threads(), -(-room_bytes // LINE) * LINE
-    room = torch.empty(n_threads * each + LINE, dtype=torch.uint8, device="cpu")
+    n_threads, each = min(torch.get_num_threads(), max(1, n_pieces)), -(-room_bytes // LINE) * LINE
+    room = _room(n_threads * each + LINE)
     first = -(-room.data_ptr() // LINE) * LINE
     given = array.array("q", (0, *args, *[0] * (ROOM - 1 - len(args)), first, each, 0))
     if len(given) != N_ARGS:
@@ -59,3 +60,7 @@ def run(loop: int, n_pieces: int, *args: int, room_bytes: int = 0) -> None:
     start(loop, given.buffer_info()[0], n_threads, 0)
     if given[0] < n_pieces:  # a loop cannot raise: where it has too little room it ends
         raise RuntimeError(f"a compiled loop did {given[0]} of {n_pieces} pieces: {each} bytes are too little room")
+
+
+def _room(n_bytes: int) -> Tensor:
+    return torch.empty(n_bytes, dtype=torch.uint8, device="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import TypeGuard
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from headrace import matmul
 from headrace.backbones._written import SelfAttention
 from headrace.model import Classifier
+
+#: Passes of several Python threads take turns: how a model computes is changed for a pass, and it computes on all cores.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class Narrowed:
@@ -29,6 +33,10 @@ class Narrowed:
 
     def of(self, classifier: Classifier) -> Classifier:
         """Return the twin of the classifier as it is now."""
+        with ONE_AT_A_TIME:
+            return self._of(classifier)
+
+    def _of(self, classifier: Classifier) -> Classifier:
         wide = [weight for weight in _linear_weights(classifier) if weight.dtype == torch.float32]
         made_of = tuple((weight.data_ptr(), _version(weight)) for weight in wide)
         if self._twin is None or made_of != self._made_of:
@@ -62,7 +70,7 @@ class LaidOut(nn.Module):
     def activated(self, input: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor | None:
         """Return the activation of the product; None for one that cannot be computed with it."""
         name = matmul.ACTIVATIONS.get(activation)
-        if name is None:
+        if name is None or not matmul.activates(name):
             return None
         return matmul.times_laid_out(input.to(torch.bfloat16), self.weight, self.bias, name)
 

@@ -14,7 +14,7 @@ from headrace import compiled
 from headrace.errors import RecipeError, suggestion
 from headrace.matmul import fastest_route, routed
 from headrace.model import Classifier
-from headrace.predict.narrow import each_module
+from headrace.predict.narrow import ONE_AT_A_TIME, each_module
 from headrace.text.batch import Batch, Tokens, batches_by_length, collate
 from headrace.text.store import TokenStore
 from headrace.text.subwords import Encoded
@@ -204,10 +204,11 @@ def _passes(
     n_texts, n_done = len(texts.lengths), 0
     max_tokens = compute.get("max_tokens", MAX_TOKENS_CPU if device.type == "cpu" else MAX_TOKENS)
     groups = batches_by_length(texts.lengths, max_tokens=max_tokens, max_texts=MAX_TEXTS)
-    loops = device.type == "cpu" and precision == "bf16"
+    loops = device.type == "cpu" and precision == "bf16" and compiled.attends(torch.bfloat16, head_width=2)
     with ExitStack() as stack:
+        stack.enter_context(ONE_AT_A_TIME)
         stack.enter_context(_evaluating(classifier))
-        # a single text is answered at once; in float32 texts of one length have nothing to gain either
+        # where no loop computes a single text is answered at once; in float32 texts of one length have nothing to gain either
         gains = loops or any(len(rows) > 1 if precision == "bf16" else np.ptp(texts.lengths[rows]) for rows in groups)
         if device.type == "cpu" and gains:
             stack.enter_context(classifier.backbone.scoring_on_cpu(first_alone=first_alone))

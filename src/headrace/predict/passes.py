@@ -26,7 +26,7 @@ MAX_TOKENS = 16_384
 MAX_TEXTS = 256
 # A single text's tokens on a CPU are filled up to a multiple of so many: oneDNN compiles its kernels for each number of
 # tokens that it meets, which takes as long as a short text does.
-EVEN_TOKENS = 16
+EVEN_TOKENS = 8
 #: What `embed` can make of the token vectors; `pooler` only where the backbone was built with it.
 POOLS = ("mean", "cls", "max", "concat", "pooler")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -483,6 +485,21 @@ def test_an_activation_is_computed_with_the_product_where_that_is_known(activati
         assert torch.allclose(activated(linear.float(), activation, given).float(), exact, atol=2e-2, rtol=2e-2)
 
 
+def test_several_threads_that_ask_one_classifier_get_what_one_gets(
+    classifier: Classifier, encoded: list[Encoded], tokens: dict[str, Any]
+) -> None:
+    asked = [encoded[number % len(encoded)] for number in range(60)]
+    expected = [score(classifier, [one], **tokens, precision="bf16") for one in asked]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda one: score(classifier, [one], **tokens, precision="bf16"), asked))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_layers_that_have_no_bias_alike_are_not_joined() -> None:
     attention = _Projections(SIZES, SimpleNamespace(_attn_implementation="sdpa")).bfloat16()
     attention.key.bias = None
@@ -523,15 +540,10 @@ def test_a_single_text_meets_few_numbers_of_tokens(
     precision: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    score(classifier, encoded[:1], **tokens, precision=precision)  # it finds out how to compute
     widths: list[int] = []
-    made = passes.collate
-
-    def collate(*arguments: Any, **options: Any) -> Any:
-        batch = made(*arguments, **options)
-        widths.append(batch.input_ids.shape[1])
-        return batch
-
-    monkeypatch.setattr(passes, "collate", collate)
+    first = next(module for module in classifier.modules() if isinstance(module, nn.Linear))
+    first.register_forward_pre_hook(lambda module, given: widths.append(given[0].shape[-2]))
     filled = np.concatenate([score(classifier, [one], **tokens, precision=precision) for one in encoded])
     assert {width % passes.EVEN_TOKENS for width in widths} == {0}
     monkeypatch.setattr(passes, "EVEN_TOKENS", 1)

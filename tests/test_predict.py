@@ -569,8 +569,13 @@ def test_answers_in_16_bits_go_through_compiled_loops_and_those_in_float32_do_no
         used.append(query.dtype)
         return own(query, *args, **options)
 
+    def asked() -> bool:
+        raise AssertionError("to ask may compile them")
+
     monkeypatch.setattr(compiled, "attention", counted)
-    score(classifier, encoded, **tokens)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "are_there", asked)
+        score(classifier, encoded, **tokens)
     assert used == []
     found = score(classifier, encoded, **tokens, precision="bf16")
     assert set(used) == {torch.bfloat16}

@@ -21,9 +21,9 @@ def is_for(query: Tensor, draws: Draws | None, *, is_learning: bool) -> bool:
         draws: Of the dropout.
         is_learning: Whether there will be gradients.
     """
-    if not compiled.attends(query.dtype, query.shape[2]):
-        return False
-    return compiled.learn(query.dtype) if is_learning else draws is None and compiled.answer(query.dtype)
+    # in this order: who wants none has none compiled
+    wanted = compiled.learn(query.dtype) if is_learning else draws is None and compiled.answer(query.dtype)
+    return wanted and compiled.attends(query.dtype, query.shape[2])
 
 
 def answered(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scale: float, window: int | None) -> Tensor:
